@@ -1,0 +1,53 @@
+//! The commands, one a file: each has its arguments as `Args` and does its work in `run`.
+
+mod inspect;
+mod run;
+
+use std::num::NonZeroU16;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Print one JSON object on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Threads to compute with [default: one a core]
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<NonZeroU16>,
+
+    /// Seed of all random choices, in place of the recipe's
+    #[arg(long, global = true, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// What to compute on
+    #[arg(long, global = true, value_enum, default_value_t = Device::Cpu)]
+    pub device: Device,
+}
+
+/// What tensors are computed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    Cpu,
+    Vulkan,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show what is in a checkpoint: config, tensors, sizes, what packing saves
+    /// Run all stages of a recipe
+    Run(run::Args),
+    /// Show what is in a checkpoint: config, tensors, sizes, what packing saves
+    Inspect(inspect::Args),
+}
+
+impl Command {
+    pub fn run(self, options: &Options) -> anyhow::Result<()> {
+        match self {
+            Self::Run(args) => run::run(&args, options),
+            Self::Inspect(args) => inspect::run(&args, options),
+        }
+    }
+}

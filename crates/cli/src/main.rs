@@ -1,0 +1,79 @@
+//! The binary `lapidary`: arguments in, stages called, exit code out.
+//!
+//! Results go to standard output, logs and progress to standard error. Whatever goes wrong ends with one line,
+//! `error: ...`, and exit code 2 for a call, recipe or configuration that cannot be, 1 for all else.
+
+mod command;
+mod exit;
+mod output;
+mod pipeline;
+mod recipe;
+mod stage;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use command::{Command, Device, Options};
+use exit::Usage;
+
+/// Training allocates and frees large temporaries at every step; the system's allocator gives them back each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains transformers, finds out where their loss is flat, and cuts them down to a few bits there.
+#[derive(Parser)]
+#[command(name = "lapidary", version)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_call(&error),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::of_error(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    start_log()?;
+    if cli.options.device == Device::Vulkan {
+        return Err(Usage::new("--device vulkan: not built in; this binary computes on the CPU only").into());
+    }
+    if let Some(threads) = cli.options.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads.get()));
+        pool.build_global().with_context(|| format!("cannot start {threads} threads"))?;
+    }
+    cli.command.run(&cli.options)
+}
+
+/// Logs go to standard error, by default from `info` on; `LAPIDARY_LOG` takes the directives of `tracing`.
+fn start_log() -> anyhow::Result<()> {
+    const VARIABLE: &str = "LAPIDARY_LOG";
+    let filter = match std::env::var(VARIABLE) {
+        Ok(directives) => {
+            EnvFilter::try_new(&directives).map_err(|error| Usage::new(format!("{VARIABLE}={directives}: {error}")))?
+        }
+        Err(_) => EnvFilter::new("info"),
+    };
+    // A standard error that was closed must not end the work, so failures to log stay unsaid.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .log_internal_errors(false)
+        .init();
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Where a run's models come from and what their checkpoints say of them.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use lapidary_models::bert::{Bert, BertConfig};
+use lapidary_models::checkpoint::Checkpoint;
+use lapidary_models::load::{Unshared, load};
+use lapidary_models::{Classifier, ModelError};
+use serde_json::{Map, Value};
+
+use super::Examples;
+
+/// Builds models of one architecture.
+pub trait ModelSource {
+    /// The architecture.
+    type Model: Classifier;
+
+    /// The model before fine-tuning; whatever begins fresh is drawn from the seed. Lives on the device given.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read or does not fit.
+    fn build(&self, seed: u64, device: &Device) -> Result<(Self::Model, Unshared), ModelError>;
+    /// `config.json` of a checkpoint of it.
+    fn config(&self) -> Map<String, Value>;
+    /// The pretrained checkpoint, if it begins from one: files that its outcome depends on.
+    fn folder(&self) -> Option<&Path>;
+    /// Names of the classes.
+    fn labels(&self) -> &[String];
+    /// Whether the model has a vector for each of the examples' tokens and places.
+    ///
+    /// # Errors
+    /// It has not.
+    fn check(&self, examples: &Examples) -> anyhow::Result<()>;
+}
+
+/// A BERT from a Hugging Face folder.
+pub struct BertSource {
+    folder: PathBuf,
+    checkpoint: Checkpoint,
+    config: BertConfig,
+}
+
+impl BertSource {
+    /// Opens a folder; `labels` are the classes of the new task.
+    ///
+    /// # Errors
+    /// A folder that is missing, damaged, or holds no BERT.
+    pub fn open(folder: &Path, labels: &[String]) -> Result<Self, ModelError> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let config = BertConfig::read(checkpoint.config(), Some(labels))?;
+        Ok(Self { folder: folder.to_owned(), checkpoint, config })
+    }
+}
+
+impl ModelSource for BertSource {
+    type Model = Bert;
+
+    fn build(&self, seed: u64, device: &Device) -> Result<(Bert, Unshared), ModelError> {
+        load(Bert::new(&self.config, seed, device), &self.checkpoint)
+    }
+    fn config(&self) -> Map<String, Value> {
+        match self.config.to_json() {
+            Value::Object(config) => config,
+            _ => Map::new(),
+        }
+    }
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.folder)
+    }
+    fn labels(&self) -> &[String] {
+        &self.config.labels
+    }
+    fn check(&self, examples: &Examples) -> anyhow::Result<()> {
+        examples.check(self.config.vocabulary, self.config.positions)
+    }
+}

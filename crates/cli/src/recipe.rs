@@ -1,0 +1,256 @@
+//! A recipe: one experiment as a TOML file. Every key is known, typed and checked before anything runs; what is wrong
+//! is told with the file, line, column and key.
+
+mod bits;
+mod check;
+mod document;
+mod roots;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use bits::Bits;
+use document::Sources;
+pub use roots::Roots;
+
+/// What can be wrong with a recipe, or with the inputs that it names.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    #[error("cannot read the recipe {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+
+    /// `place` is `file:line:column`, or the `--set` that brought the value.
+    #[error("{place}: {message}")]
+    Invalid { place: String, message: String },
+
+    #[error("no {kind} `{given}`; looked for {}", looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" and "))]
+    Missing { kind: &'static str, given: String, looked: Vec<PathBuf> },
+}
+
+/// An experiment: a model is fine-tuned on data, its curvature measured, its weights cut and each cut evaluated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What results and checkpoints are called: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What it shows. Default: nothing.
+    #[serde(default)]
+    pub description: String,
+    /// Seeds, each a run of its own; the mean is reported. Default: 1, 2, 3.
+    #[serde(default = "default_seeds")]
+    pub seeds: Vec<u64>,
+    pub model: Model,
+    pub data: Data,
+    #[serde(default)]
+    pub finetune: Finetune,
+    #[serde(default)]
+    pub curvature: Curvature,
+    #[serde(default)]
+    pub quantize: Quantize,
+}
+
+/// Where the experiment begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// A checkpoint folder: a path, or a name below `$LAPIDARY_MODELS`.
+    pub checkpoint: String,
+    /// Names of the classes, in the order of their ids.
+    pub labels: Vec<String>,
+}
+
+/// The examples. Files are paths, or names below `$LAPIDARY_DATA`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Default: `tsv`.
+    #[serde(default)]
+    pub format: Format,
+    /// Training file; its last `validation_rows` rows are kept out of training and settings are chosen on them.
+    pub train: String,
+    /// What is reported on, read once a variant.
+    pub dev: String,
+    /// Column of the text, or of the first of a pair.
+    pub text: String,
+    /// Column of the second text of a pair. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<String>,
+    /// Column of the label.
+    pub label: String,
+    /// Default: 2000.
+    #[serde(default = "default_validation_rows")]
+    pub validation_rows: usize,
+    /// Longest input in tokens, the special ones included; longer ones are cut. Default: 128.
+    #[serde(default = "default_max_length")]
+    pub max_length: usize,
+}
+
+/// A file format of examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Tab-separated with a header line, as it is or compressed by zstd.
+    #[default]
+    Tsv,
+}
+
+/// Fine-tuning in f32: AdamW, linear warm-up and decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Finetune {
+    /// Passes over the training rows. Default: 3.
+    pub epochs: usize,
+    /// Examples a step, over all accumulated parts. Default: 32.
+    pub batch_size: usize,
+    /// Parts that a step's gradient is summed from; divides `batch_size`. Default: 1.
+    pub accumulate: usize,
+    /// Highest learning rate. Default: 5e-5.
+    pub learning_rate: f64,
+    /// Share of the steps in which the rate rises, 0 to 1. Default: 0.1.
+    pub warmup: f64,
+    /// Decoupled weight decay. Default: 0.01.
+    pub weight_decay: f64,
+    /// Longest gradient, in the 2-norm. Default: 1.
+    pub clip: f64,
+    /// Share of activations dropped, 0 to 1. Default: 0.1.
+    pub dropout: f64,
+    /// Batches that are drawn together and sorted by length. Default: 50.
+    pub bucket_batches: usize,
+    /// Steps between evaluations on the validation part. Default: 500.
+    pub evaluate_every: usize,
+    /// Latest checkpoints that are kept beside the best. Default: 2.
+    pub keep: usize,
+}
+
+/// The top Hessian eigenvalue of every encoder layer by power iteration (Q-BERT, section 3.1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Curvature {
+    /// Samples of the training rows; mean and deviation of the eigenvalue are over them. Default: 10.
+    pub samples: usize,
+    /// Examples a sample. Default: 256.
+    pub examples: usize,
+    /// Most power iterations. Default: 30.
+    pub iterations: usize,
+    /// Relative change of the eigenvalue at which iteration ends. Default: 0.01.
+    pub tolerance: f64,
+    /// Examples a batch; a sample's Hessian is the sum over its batches. Default: 32.
+    pub batch_size: usize,
+}
+
+/// Cutting the weights, with quantization-aware fine-tuning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quantize {
+    /// Groups of rows a matrix, each with its own range. Default: 128.
+    pub groups: usize,
+    /// Bits of the embeddings, 2 to 8. Default: 8.
+    pub embedding_bits: u8,
+    /// Bits of the activations, 2 to 8, or 32 for none cut. Default: 8.
+    pub activation_bits: u8,
+    /// The cuts to make, `[[quantize.variant]]`. Default: none.
+    #[serde(rename = "variant")]
+    pub variants: Vec<Variant>,
+}
+
+/// One cut of the fine-tuned model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// What results call it, such as `w4` or `mp23`.
+    pub name: String,
+    /// Bits of the encoder's matrices.
+    pub bits: Bits,
+    /// With mixed bits, how many layers get the more bits: those of the highest sensitivity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high_layers: Option<usize>,
+    /// Steps of quantization-aware fine-tuning. Default: 1000.
+    #[serde(default = "default_variant_steps")]
+    pub steps: usize,
+    /// Its highest learning rate. Default: 2e-5.
+    #[serde(default = "default_variant_learning_rate")]
+    pub learning_rate: f64,
+    /// Its examples a step. Default: 32.
+    #[serde(default = "default_variant_batch_size")]
+    pub batch_size: usize,
+}
+
+fn default_seeds() -> Vec<u64> {
+    vec![1, 2, 3]
+}
+
+fn default_validation_rows() -> usize {
+    2000
+}
+
+fn default_max_length() -> usize {
+    128
+}
+
+fn default_variant_steps() -> usize {
+    1000
+}
+
+fn default_variant_learning_rate() -> f64 {
+    2e-5
+}
+
+fn default_variant_batch_size() -> usize {
+    32
+}
+
+impl Default for Finetune {
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            batch_size: 32,
+            accumulate: 1,
+            learning_rate: 5e-5,
+            warmup: 0.1,
+            weight_decay: 0.01,
+            clip: 1.0,
+            dropout: 0.1,
+            bucket_batches: 50,
+            evaluate_every: 500,
+            keep: 2,
+        }
+    }
+}
+
+impl Default for Curvature {
+    fn default() -> Self {
+        Self { samples: 10, examples: 256, iterations: 30, tolerance: 0.01, batch_size: 32 }
+    }
+}
+
+impl Default for Quantize {
+    fn default() -> Self {
+        Self { groups: 128, embedding_bits: 8, activation_bits: 8, variants: Vec::new() }
+    }
+}
+
+impl Recipe {
+    /// Reads and checks a recipe. Each of `overrides` is a `key=value` as given to `--set`: a dotted path, with the
+    /// name or the number of a variant in `quantize.variant.w4.steps`, and a TOML value or a bare string.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
+        let text = fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
+        Self::parse(&path.display().to_string(), &text, overrides)
+    }
+
+    /// [`read`](Self::read) of a text; `file` is what errors call it.
+    pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
+        let sources = Sources::new(file, text, overrides)?;
+        let document = sources.document()?;
+        let recipe: Self = document.deserialize()?;
+        match check::check(&recipe) {
+            Ok(()) => Ok(recipe),
+            Err(fault) => Err(document.fault(&fault.key, &fault.message)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

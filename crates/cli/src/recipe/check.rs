@@ -1,0 +1,163 @@
+//! Values that have the right type and still make no sense.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use super::{Bits, Curvature, Data, Finetune, Model, Quantize, Recipe, Variant};
+
+/// A value that cannot be used.
+#[derive(Debug)]
+pub struct Fault {
+    /// Its path, with numbers for the elements of arrays.
+    pub key: String,
+    pub message: String,
+}
+
+type Checked = Result<(), Fault>;
+
+/// More than any machine has, and far from where products of counts overflow.
+const MANY: usize = 1_000_000_000;
+
+/// Checks everything that can be told from the recipe alone.
+pub fn check(recipe: &Recipe) -> Checked {
+    name("name", &recipe.name)?;
+    ensure("seeds", !recipe.seeds.is_empty(), || "should have at least one seed".to_owned())?;
+    distinct("seeds", &recipe.seeds)?;
+    model(&recipe.model)?;
+    data(&recipe.data)?;
+    finetune(&recipe.finetune)?;
+    curvature(&recipe.curvature)?;
+    quantize(&recipe.quantize)
+}
+
+fn model(model: &Model) -> Checked {
+    filled("model.checkpoint", &model.checkpoint)?;
+    let labels = &model.labels;
+    ensure("model.labels", labels.len() >= 2, || format!("should name two classes or more, names {}", labels.len()))?;
+    for (index, label) in labels.iter().enumerate() {
+        filled(&format!("model.labels.{index}"), label)?;
+    }
+    distinct("model.labels", labels)
+}
+
+fn data(data: &Data) -> Checked {
+    filled("data.train", &data.train)?;
+    filled("data.dev", &data.dev)?;
+    filled("data.text", &data.text)?;
+    filled("data.label", &data.label)?;
+    if let Some(pair) = &data.pair {
+        filled("data.pair", pair)?;
+    }
+    count("data.validation_rows", data.validation_rows, 1..=MANY)?;
+    // Two special tokens and one of the text.
+    count("data.max_length", data.max_length, 3..=1_000_000)
+}
+
+fn finetune(finetune: &Finetune) -> Checked {
+    count("finetune.epochs", finetune.epochs, 1..=100_000)?;
+    count("finetune.batch_size", finetune.batch_size, 1..=1_000_000)?;
+    let (batch_size, accumulate) = (finetune.batch_size, finetune.accumulate);
+    count("finetune.accumulate", accumulate, 1..=batch_size)?;
+    ensure("finetune.accumulate", batch_size % accumulate == 0, || {
+        format!("should divide the batch size of {batch_size}, is {accumulate}")
+    })?;
+    positive("finetune.learning_rate", finetune.learning_rate)?;
+    share("finetune.warmup", finetune.warmup)?;
+    not_negative("finetune.weight_decay", finetune.weight_decay)?;
+    positive("finetune.clip", finetune.clip)?;
+    share("finetune.dropout", finetune.dropout)?;
+    ensure("finetune.dropout", finetune.dropout < 1.0, || "should be below 1: nothing would be left".to_owned())?;
+    count("finetune.bucket_batches", finetune.bucket_batches, 1..=1_000_000)?;
+    count("finetune.evaluate_every", finetune.evaluate_every, 1..=MANY)?;
+    count("finetune.keep", finetune.keep, 1..=MANY)
+}
+
+fn curvature(curvature: &Curvature) -> Checked {
+    count("curvature.samples", curvature.samples, 1..=100_000)?;
+    count("curvature.examples", curvature.examples, 1..=MANY)?;
+    count("curvature.iterations", curvature.iterations, 1..=1_000_000)?;
+    positive("curvature.tolerance", curvature.tolerance)?;
+    count("curvature.batch_size", curvature.batch_size, 1..=1_000_000)
+}
+
+fn quantize(quantize: &Quantize) -> Checked {
+    count("quantize.groups", quantize.groups, 1..=MANY)?;
+    count("quantize.embedding_bits", quantize.embedding_bits, 2..=8)?;
+    let bits = quantize.activation_bits;
+    ensure("quantize.activation_bits", matches!(bits, 2..=8 | 32), || {
+        format!("should be 2 to 8, or 32 for activations that are not cut, is {bits}")
+    })?;
+    for (index, variant) in quantize.variants.iter().enumerate() {
+        let key = |field: &str| format!("quantize.variant.{index}.{field}");
+        check_variant(variant, key)?;
+        let taken = quantize.variants[..index].iter().any(|other| other.name == variant.name);
+        ensure(&key("name"), !taken, || format!("`{}` names two variants", variant.name))?;
+    }
+    Ok(())
+}
+
+fn check_variant(variant: &Variant, key: impl Fn(&str) -> String) -> Checked {
+    name(&key("name"), &variant.name)?;
+    match (variant.bits, variant.high_layers) {
+        (Bits::Mixed { .. }, None) => {
+            return Err(fault(
+                &key("high_layers"),
+                "is missing: with mixed bits, how many layers get the more".to_owned(),
+            ));
+        }
+        (Bits::Uniform(bits), Some(_)) => {
+            return Err(fault(&key("high_layers"), format!("is only for mixed bits, and all layers get {bits}")));
+        }
+        (Bits::Mixed { .. }, Some(layers)) => count(&key("high_layers"), layers, 1..=1_000_000)?,
+        (Bits::Uniform(_), None) => {}
+    }
+    count(&key("steps"), variant.steps, 1..=MANY)?;
+    positive(&key("learning_rate"), variant.learning_rate)?;
+    count(&key("batch_size"), variant.batch_size, 1..=1_000_000)
+}
+
+fn fault(key: &str, message: String) -> Fault {
+    Fault { key: key.to_owned(), message }
+}
+
+fn ensure(key: &str, holds: bool, message: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(fault(key, message())) }
+}
+
+fn count<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Checked {
+    ensure(key, range.contains(&value), || format!("should be {} to {}, is {value}", range.start(), range.end()))
+}
+
+fn positive(key: &str, value: f64) -> Checked {
+    ensure(key, value > 0.0 && value.is_finite(), || format!("should be a positive number, is {value}"))
+}
+
+fn not_negative(key: &str, value: f64) -> Checked {
+    ensure(key, value >= 0.0 && value.is_finite(), || format!("should be zero or a positive number, is {value}"))
+}
+
+fn share(key: &str, value: f64) -> Checked {
+    ensure(key, (0.0..=1.0).contains(&value), || format!("should be a share, 0 to 1, is {value}"))
+}
+
+fn filled(key: &str, value: &str) -> Checked {
+    ensure(key, !value.trim().is_empty(), || "is empty".to_owned())
+}
+
+fn distinct<T: Eq + std::hash::Hash + Display>(key: &str, values: &[T]) -> Checked {
+    let mut seen = HashSet::new();
+    match values.iter().find(|value| !seen.insert(*value)) {
+        Some(twice) => Err(fault(key, format!("has `{twice}` twice"))),
+        None => Ok(()),
+    }
+}
+
+/// Names become those of files, folders and metrics.
+fn name(key: &str, value: &str) -> Checked {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let usable = !value.is_empty() && value.len() <= 100 && value.chars().all(plain) && !value.starts_with('.');
+    ensure(key, usable, || {
+        format!("should be 1 to 100 letters, digits, `-`, `_` and `.`, not first a `.`, is {value:?}")
+    })
+}

@@ -1,0 +1,205 @@
+//! Hessian-vector products from two gradients, and the step they take.
+//!
+//! The central difference `D(h) = (g(w + h v) - g(w - h v)) / 2h` is `H v` up to two errors: truncation, which grows
+//! as `h^2`, and the rounding of the `f32` gradients and parameters, which grows as `1/h`. Between them lies a narrow
+//! best step that depends on the model, the data and `v`. [`settle`] finds it from the differences themselves.
+//!
+//! Let `c` be the truncation error of `D(h)` and `r` the size of its rounding error, which is independent from one
+//! evaluation to the next. Then `D(h/2)`, `D(h)`, `D(2h)` carry the truncation errors `c/4`, `c`, `4c` (along one
+//! vector) and rounding errors of sizes `2r`, `r`, `r/2` (in unrelated directions), so that
+//!
+//! ```text
+//! near  = |D(h) - D(h/2)|^2                   =  9/16 c^2 +    5 r^2
+//! far   = |D(2h) - D(h)|^2                    =     9 c^2 + 5/4 r^2
+//! cross = <D(2h) - D(h), D(h) - D(h/2)>       =   9/4 c^2 -      r^2
+//! ```
+//!
+//! The sign of `cross` tells the two apart, and `c^2`, `r^2` follow. The squared error `c^2 t^4 + r^2 / t^2` of a step
+//! `t h` is least at `t^6 = r^2 / 2c^2`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CurvatureError, norm};
+
+/// A step for central differences, settled on one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// `h`, in units of the vector's length: the gradient is taken at `w + h v` and `w - h v`.
+    pub step: f64,
+    /// Estimated `||D(h) - H v|| / ||H v||`. About 1 or more where the product drowns in rounding.
+    pub error: f64,
+}
+
+/// Writes the gradient at `w + step v` (`step` has a sign) into the slice.
+pub type GradientAt<'a> = dyn FnMut(f64, &mut [f32]) -> Result<(), CurvatureError> + 'a;
+
+/// Where the search begins, and its bounds, relative to `scale`. For a unit `v` and `scale = ||w||` the first step
+/// changes the parameters by 2e-4 of their size; shorter steps than the bound are lost in the rounding of `w` itself.
+const FIRST: f64 = 2e-4;
+const SHORTEST: f64 = 1e-8;
+const LONGEST: f64 = 1.0;
+/// A search costs six gradients a round; two rounds are usual.
+const ROUNDS: usize = 10;
+/// The most that the step changes in one round.
+const JUMP: f64 = 16.0;
+/// A step with less error than this (relative) is not improved any further.
+const GOOD: f64 = 1e-5;
+
+/// `out = D(step)`, two gradients. A gradient that is not finite leaves an `out` that is not finite.
+pub fn product(grad_at: &mut GradientAt<'_>, step: f64, out: &mut [f32]) -> Result<(), CurvatureError> {
+    let mut behind = vec![0.0; out.len()];
+    difference(grad_at, step, out, &mut behind)
+}
+
+/// Finds the step for products with one `v`; steps found on one vector serve others of the same length well.
+///
+/// `scale` is a length over which the gradient may change altogether: `||w|| / ||v||`. Where no step is good, the best
+/// one seen is returned with its error, which the caller has to judge. A product that is zero at every step gives
+/// error 0. Fails on `dim` 0, a `scale` that is not positive, and if no step gives finite gradients.
+pub fn settle(grad_at: &mut GradientAt<'_>, dim: usize, scale: f64) -> Result<Difference, CurvatureError> {
+    if dim == 0 {
+        return Err(CurvatureError::Empty);
+    }
+    if !(scale > 0.0 && scale.is_finite()) {
+        return Err(CurvatureError::Step(scale));
+    }
+    let (shortest, mut longest) = (SHORTEST * scale, LONGEST * scale);
+    let mut products = Products::new(dim);
+    let mut step = FIRST * scale;
+    let mut best: Option<Difference> = None;
+    for _ in 0..ROUNDS {
+        let factor = match products.take(grad_at, step)? {
+            Outcome::NotFinite => {
+                longest = step / JUMP;
+                1.0 / JUMP
+            }
+            // Perhaps the step is too short to change any gradient.
+            Outcome::Zero => JUMP,
+            Outcome::Errors(errors) => {
+                let seen = Difference { step, error: errors.at(1.0) };
+                if seen.error <= GOOD {
+                    return Ok(seen);
+                }
+                if best.is_none_or(|best| seen.error < best.error) {
+                    best = Some(seen);
+                }
+                let factor = errors.best_factor();
+                let next = step * factor;
+                if (0.5..=2.0).contains(&factor) && next <= longest {
+                    return Ok(Difference { step: next, error: errors.at(factor) });
+                }
+                factor
+            }
+        };
+        let next = (step * factor).clamp(shortest.min(longest), longest);
+        if next == step || longest < shortest {
+            break;
+        }
+        step = next;
+    }
+    match best {
+        Some(best) => Ok(best),
+        None if longest < LONGEST * scale => Err(CurvatureError::NoStep { smallest: step, largest: FIRST * scale }),
+        None => Ok(Difference { step, error: 0.0 }),
+    }
+}
+
+fn difference(
+    grad_at: &mut GradientAt<'_>,
+    step: f64,
+    out: &mut [f32],
+    behind: &mut [f32],
+) -> Result<(), CurvatureError> {
+    if !(step > 0.0 && step.is_finite()) {
+        return Err(CurvatureError::Step(step));
+    }
+    grad_at(step, out)?;
+    grad_at(-step, behind)?;
+    let over = 0.5 / step;
+    for (ahead, &behind) in out.iter_mut().zip(behind.iter()) {
+        *ahead = ((f64::from(*ahead) - f64::from(behind)) * over) as f32;
+    }
+    Ok(())
+}
+
+/// `D(h/2)`, `D(h)` and `D(2h)`.
+struct Products {
+    half: Vec<f32>,
+    whole: Vec<f32>,
+    double: Vec<f32>,
+    scratch: Vec<f32>,
+}
+
+enum Outcome {
+    NotFinite,
+    Zero,
+    Errors(Errors),
+}
+
+impl Products {
+    fn new(dim: usize) -> Self {
+        Self { half: vec![0.0; dim], whole: vec![0.0; dim], double: vec![0.0; dim], scratch: vec![0.0; dim] }
+    }
+
+    fn take(&mut self, grad_at: &mut GradientAt<'_>, step: f64) -> Result<Outcome, CurvatureError> {
+        difference(grad_at, step, &mut self.whole, &mut self.scratch)?;
+        difference(grad_at, 0.5 * step, &mut self.half, &mut self.scratch)?;
+        difference(grad_at, 2.0 * step, &mut self.double, &mut self.scratch)?;
+        let (mut near, mut far, mut cross) = (0f64, 0f64, 0f64);
+        for ((&half, &whole), &double) in self.half.iter().zip(&self.whole).zip(&self.double) {
+            let inner = f64::from(whole) - f64::from(half);
+            let outer = f64::from(double) - f64::from(whole);
+            near += inner * inner;
+            far += outer * outer;
+            cross += inner * outer;
+        }
+        let size = norm(&self.whole);
+        Ok(if !(near + far + size).is_finite() {
+            Outcome::NotFinite
+        } else if near == 0.0 && far == 0.0 && size == 0.0 {
+            Outcome::Zero
+        } else {
+            Outcome::Errors(Errors::new(near, far, cross, size))
+        })
+    }
+}
+
+/// The two errors of `D(h)`, squared, relative to `||D(h)||^2`.
+struct Errors {
+    truncation: f64,
+    rounding: f64,
+    /// The differences agree in direction without growing fourfold: `h` is past the reach of the `h^2` law.
+    too_long: bool,
+}
+
+impl Errors {
+    fn new(near: f64, far: f64, cross: f64, size: f64) -> Self {
+        // Where the law holds, the cosine exceeds 0.6 only where far is over 6 times near.
+        let too_long = cross > 0.6 * (near * far).sqrt() && far < 4.0 * near;
+        let rounding = ((near - cross / 4.0) / 5.25).max(0.0);
+        let truncation = ((cross + rounding) / 2.25).max(0.0);
+        let size = size * size;
+        if too_long {
+            return Self { truncation: near.max(far) / size, rounding: 0.0, too_long };
+        }
+        Self { truncation: truncation / size, rounding: rounding / size, too_long }
+    }
+
+    /// Estimated relative error of the step `factor h`.
+    fn at(&self, factor: f64) -> f64 {
+        (self.truncation * factor.powi(4) + self.rounding / factor.powi(2)).sqrt()
+    }
+
+    /// What to multiply `h` with for the least error.
+    fn best_factor(&self) -> f64 {
+        let sixth = self.rounding / (2.0 * self.truncation);
+        if self.too_long {
+            1.0 / 8.0
+        } else if sixth.is_nan() {
+            // Neither error was seen.
+            1.0
+        } else {
+            sixth.powf(1.0 / 6.0).clamp(1.0 / JUMP, JUMP)
+        }
+    }
+}

@@ -1,0 +1,2 @@
+mod eigen;
+mod step;

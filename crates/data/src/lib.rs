@@ -1,0 +1,23 @@
+//! Files to batches, and the metrics that score what comes back.
+//!
+//! The way of the data is one way: a [`source`] reads a file into [`Example`]s (or [`synth`] draws them), a
+//! [`Tokenizer`] turns each into an [`Encoded`] row, [`batch`] groups the rows by length and [`Batch::collate`] pads a
+//! group into the arrays that a model takes. [`metric`] compares what the model said with the labels.
+//!
+//! Everything random here is a pure function of a seed and a step, through [`lapidary_kernels::rng`]: the same seed
+//! gives the same bytes on every machine.
+
+pub mod batch;
+pub mod example;
+pub mod metric;
+pub mod picture;
+pub mod source;
+pub mod synth;
+pub mod tokenizer;
+
+pub use batch::{BatchOptions, SortedPlan};
+pub use example::{Batch, Dataset, Encoded, Example, Part};
+pub use metric::accuracy::Accuracy;
+pub use picture::Picture;
+pub use source::{Columns, DataError, Labels};
+pub use tokenizer::{Tokenizer, TokenizerError};

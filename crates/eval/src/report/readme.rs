@@ -1,0 +1,135 @@
+//! The README's tables, made from result files between pairs of markers.
+//!
+//! `<!-- results:NAME -->` … `<!-- /results -->` holds the table of `results/NAME.json`. What stands between the
+//! markers is replaced; everything else stays as it is, to the byte.
+
+use super::qbert;
+use super::table::{Cell, Column, Table, escape_markdown};
+use super::number;
+use crate::result::RunResult;
+
+const OPENING: &str = "<!-- results:";
+const OPENING_END: &str = " -->";
+const CLOSING: &str = "<!-- /results -->";
+
+/// Fills in every table of the README.
+///
+/// # Errors
+/// A marker whose result is not among `results`, or one that is not closed, with the line it stands on.
+pub fn fill(readme: &str, results: &[RunResult]) -> Result<String, ReadmeError> {
+    let mut filled = String::with_capacity(readme.len());
+    let mut rest = readme;
+    while let Some((before, after)) = rest.split_once(OPENING) {
+        let line = readme[..readme.len() - after.len()].lines().count();
+        let (name, body) = after.split_once(OPENING_END).ok_or(ReadmeError::Malformed { line })?;
+        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '<' || c == '>') {
+            return Err(ReadmeError::Malformed { line });
+        }
+        let unclosed = || ReadmeError::Unclosed { name: name.into(), line };
+        let (old, after) = body.split_once(CLOSING).ok_or_else(unclosed)?;
+        if old.contains(OPENING) {
+            return Err(unclosed());
+        }
+        let run = results.iter().find(|run| run.name == name);
+        let run = run.ok_or_else(|| ReadmeError::NoResult { name: name.into(), line })?;
+        filled.push_str(before);
+        filled.push_str(&format!("{OPENING}{name}{OPENING_END}\n\n{}\n{CLOSING}", block(run)));
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+/// One result's table and, below it, where it came from.
+fn block(run: &RunResult) -> String {
+    let seeds = match qbert::seeds(&run.metrics) {
+        Some(1) | None => format!("Seed {}", run.seed),
+        Some(count) => format!("Mean ± standard deviation of {count} seeds"),
+    };
+    let commit = run.commit.get(..10).unwrap_or(&run.commit);
+    let origin = format!(
+        "{seeds}; {} on {} ({}, {} threads); {}, commit {commit}, results/{}.json.",
+        number::duration(run.seconds),
+        run.machine,
+        run.isa,
+        run.threads,
+        run.date.get(..10).unwrap_or(&run.date),
+        run.name,
+    );
+    let mut text = table(run).to_markdown();
+    text.push_str(&format!("\n{}\n", escape_markdown(&origin)));
+    for note in &run.notes {
+        text.push_str(&format!("\n- {}", escape_markdown(note)));
+    }
+    if !run.notes.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+/// The table that fits a result: Q-BERT's for a quantization, the peers for a bench, all metrics for anything else.
+pub fn table(run: &RunResult) -> Table {
+    if run.name.starts_with("qbert-") {
+        qbert::table(run)
+    } else if !run.peers.is_empty() {
+        peers(run)
+    } else {
+        metrics(run)
+    }
+}
+
+/// What was timed against whom. Peer names are `work.variant.ratio_to_PEER` (time over time) or `….rate_to_PEER`.
+fn peers(run: &RunResult) -> Table {
+    let columns = [Column::text("Work"), Column::text("Precision"), Column::text("Against")];
+    let mut table = Table::new(columns.into_iter().chain([
+        Column::number("time, ours / theirs (below 1 is faster)"),
+        Column::number("rate, ours / theirs (above 1 is faster)"),
+    ]));
+    for (name, value) in run.peers.iter().filter(|(name, _)| qbert::seed_of(name).is_none()) {
+        let (work, comparison) = name.rsplit_once('.').unwrap_or((name, ""));
+        let (work, variant) = work.rsplit_once('.').unwrap_or((work, ""));
+        let (time, rate, peer) = match (comparison.strip_prefix("ratio_to_"), comparison.strip_prefix("rate_to_")) {
+            (Some(peer), _) => (Cell::number(value, 2), Cell::Missing, peer),
+            (_, Some(peer)) => (Cell::Missing, Cell::number(value, 2), peer),
+            // Named otherwise: shown whole rather than left out.
+            (None, None) => (Cell::number(value, 2), Cell::Missing, comparison),
+        };
+        let words = [qbert::capitalised(&work.replace('.', " ")), variant.to_owned(), peer_name(peer).to_owned()];
+        table = table.row(words.map(Cell::from).into_iter().chain([time, rate]));
+    }
+    table.without_empty_columns()
+}
+
+/// How a peer writes its own name.
+fn peer_name(peer: &str) -> &str {
+    match peer {
+        "pytorch" => "PyTorch",
+        "onednn" => "oneDNN",
+        "numpy" => "NumPy",
+        "llama_cpp" => "llama.cpp",
+        other => other,
+    }
+}
+
+/// All metrics by name; single seeds give the spread of their mean.
+fn metrics(run: &RunResult) -> Table {
+    let means = run.metrics.iter().filter(|(name, _)| qbert::seed_of(name).is_none());
+    means.fold(Table::new([Column::text("Metric"), Column::number("Value")]), |table, (name, value)| {
+        let text = match qbert::spread(&run.metrics, name) {
+            Some(spread) => format!("{} ± {}", number::significant(value), number::significant(spread)),
+            None => number::significant(value),
+        };
+        table.row([name.to_owned(), text])
+    })
+}
+
+/// Why the README could not be filled in.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum ReadmeError {
+    #[error("README line {line}: there is no result {name:?}: run it and put its JSON at results/{name}.json")]
+    NoResult { name: String, line: usize },
+    #[error("README line {line}: the results of {name:?} are not closed: write {CLOSING} after them")]
+    Unclosed { name: String, line: usize },
+    #[error("README line {line}: a results marker must be written {OPENING}NAME{OPENING_END}")]
+    Malformed { line: usize },
+}

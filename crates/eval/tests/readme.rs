@@ -1,0 +1,66 @@
+//! The README's tables, filled in from results.
+
+use lapidary_eval::report::readme::{ReadmeError, fill};
+
+use crate::qbert::sst2;
+use crate::result::run;
+
+#[test]
+fn tables_are_replaced_and_the_rest_is_kept() {
+    let mut bench = run("bench-train");
+    bench.machine = "A <b>machine</b>, 2 cores".into();
+    bench.commit = "0123456789abcdef".into();
+    bench.date = "2026-01-02T03:04:05Z".into();
+    bench.isa = "avx2".into();
+    bench.peers.insert("decoder_step.f32.ratio_to_pytorch", 1.31).unwrap();
+    bench.notes.push("a note".into());
+    let readme = "# Title\r\n\n<!-- results:bench-train -->old\nlines<!-- /results -->\nbetween\n<!-- results:qbert-sst2 --><!-- /results -->";
+    let filled = fill(readme, &[sst2(), bench.clone()]).unwrap();
+    let expected = "\
+<!-- results:bench-train -->
+
+| Work         | Precision | Against | time, ours / theirs (below 1 is faster) |
+| ------------ | --------- | ------- | --------------------------------------: |
+| Decoder step | f32       | PyTorch |                                    1.31 |
+
+Seed 7; 12 min 5 s on A &lt;b&gt;machine&lt;/b&gt;, 2 cores (avx2, 2 threads); 2026-01-02, commit 0123456789, results/bench-train.json.
+
+- a note
+
+<!-- /results -->
+between
+";
+    assert!(filled.starts_with("# Title\r\n\n<!-- results:bench-train -->\n\n"), "{filled}");
+    assert!(filled.contains(expected), "{filled}");
+    assert!(filled.contains("| 2/3 mixed ") && filled.contains("of 3 seeds") && filled.ends_with("<!-- /results -->"));
+    // Filling in twice changes nothing more.
+    assert_eq!(fill(&filled, &[sst2(), bench]).unwrap(), filled);
+}
+
+#[test]
+fn a_readme_without_markers_stays_as_it_is() {
+    assert_eq!(fill("no markers\r\n", &[]).unwrap(), "no markers\r\n");
+    assert_eq!(fill("", &[]).unwrap(), "");
+}
+
+#[test]
+fn a_wrong_marker_is_an_error_with_its_line() {
+    let results = [run("a")];
+    let no_result = fill("\n\n<!-- results:b --><!-- /results -->", &results).unwrap_err();
+    assert_eq!(no_result, ReadmeError::NoResult { name: "b".into(), line: 3 });
+    assert!(no_result.to_string().contains("results/b.json"));
+    let unclosed = ReadmeError::Unclosed { name: "a".into(), line: 1 };
+    assert_eq!(fill("<!-- results:a -->", &results).unwrap_err(), unclosed);
+    assert_eq!(fill("<!-- results:a --><!-- results:a --><!-- /results -->", &results).unwrap_err(), unclosed);
+    for marker in ["<!-- results:", "<!-- results:a b -->", "<!-- results: -->", "<!-- results:a\n-->"] {
+        assert_eq!(fill(marker, &results).unwrap_err(), ReadmeError::Malformed { line: 1 }, "{marker}");
+    }
+}
+
+#[test]
+fn other_results_list_their_metrics() {
+    let mut result = run("curvature-sst2");
+    result.metrics.insert("sst2.layer_1.omega", 19.3).unwrap();
+    let filled = fill("<!-- results:curvature-sst2 --><!-- /results -->", &[result]).unwrap();
+    assert!(filled.contains("| sst2.layer\\_1.omega | 19.30 |"), "{filled}");
+}

@@ -1,0 +1,28 @@
+//! Kernels over `f32` slices, row-major, one a file.
+//!
+//! Each runs in parallel over chunks of a fixed size and sums in a fixed order, so results never depend on the number
+//! of threads. The loops are compiled for several instruction sets, and the best one that the processor has is picked
+//! at run time. Slice lengths are contracts between the crates and asserted; values that come from outside are
+//! checked and answered with an error.
+//!
+//! Called from outside a Rayon pool each kernel pays for waking it: run a whole training step inside
+//! `rayon::ThreadPool::install`.
+
+// A kernel's matrices, their dimensions and its outputs are each named by the mathematics.
+#![allow(clippy::too_many_arguments)]
+
+pub mod adamw;
+pub mod attention;
+mod chunks;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod fake_quantize;
+pub mod gelu;
+pub mod layer_norm;
+pub mod linear;
+mod math;
+mod panels;
+mod product;
+pub mod reduce;
+mod simd;

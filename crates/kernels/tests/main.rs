@@ -1,0 +1,3 @@
+//! The kernels against plain twins.
+
+mod cpu;

@@ -1,0 +1,71 @@
+//! A plain decoder: learned positions, norm before each half, causal mask, its own output matrix.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use lapidary_kernels::mask::{Mask, MaskKind};
+
+use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
+use crate::pass::Pass;
+use crate::trunk::{NormPlacement, Trunk, TrunkConfig};
+
+/// Sizes of a decoder.
+#[derive(Clone, Debug)]
+pub struct DecoderConfig {
+    /// `V`.
+    pub vocabulary: usize,
+    /// Longest input, in tokens.
+    pub positions: usize,
+    /// `D`.
+    pub width: usize,
+    /// `H`.
+    pub heads: usize,
+    /// `F`.
+    pub feed_forward: usize,
+    /// Number of blocks.
+    pub blocks: usize,
+}
+
+/// Predicts each token from those before it.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    tokens: Embedding,
+    positions: Embedding,
+    trunk: Trunk,
+    norm: LayerNorm,
+    output: Linear,
+    #[module(skip)]
+    blocks: usize,
+}
+
+impl Decoder {
+    /// Fresh weights on `device`.
+    pub fn new(config: &DecoderConfig, seed: u64, device: &Device) -> Self {
+        let init = &mut Initializer::new(seed, 0.02, device);
+        let trunk = TrunkConfig {
+            width: config.width,
+            heads: config.heads,
+            feed_forward: config.feed_forward,
+            blocks: config.blocks,
+            norm: NormPlacement::Before,
+            norm_eps: 1e-5,
+        };
+        Self {
+            tokens: Embedding::new(config.vocabulary, config.width, init),
+            positions: Embedding::new(config.positions, config.width, init),
+            trunk: Trunk::new(&trunk, init),
+            norm: LayerNorm::new(config.width, 1e-5, init),
+            output: Linear::new(config.width, config.vocabulary, false, init),
+            blocks: config.blocks,
+        }
+    }
+
+    /// `rows` sequences of equal length, row after row in `ids` → logits `[B·L, V]`.
+    pub fn logits(&self, ids: &[u32], rows: usize, pass: &Pass) -> Tensor<2> {
+        let length = (ids.len() / rows) as u32;
+        let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length).collect();
+        let x = self.tokens.forward(ids) + self.positions.forward(&positions); // [B·L, D]
+        let mask = Mask { kind: MaskKind::Causal, lengths: None, prefix: None };
+        let x = self.trunk.forward(x, 0..self.blocks, rows, &mask, pass);
+        self.output.forward(self.norm.forward(x)) // [B·L, V]
+    }
+}

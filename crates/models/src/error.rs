@@ -1,0 +1,32 @@
+//! What can be wrong with a model, and what to do about it.
+
+use lapidary_kernels::ops::CrossEntropyError;
+
+use crate::checkpoint::CheckpointError;
+
+/// An error of building, loading or evaluating a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The checkpoint folder could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A target that does not fit the logits.
+    #[error(transparent)]
+    Target(#[from] CrossEntropyError),
+    /// A tensor that no parameter takes.
+    #[error("{folder}: tensor {name} belongs to no parameter of this model")]
+    Unknown {
+        /// Checkpoint folder.
+        folder: String,
+        /// Tensor.
+        name: String,
+    },
+    /// More tokens than the model has positions.
+    #[error("an input has {length} tokens, the model has {positions} positions: set max_length to {positions} or less")]
+    TooLong {
+        /// Tokens of the input.
+        length: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
+}

@@ -1,0 +1,43 @@
+//! Multi-head attention.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use lapidary_kernels::cpu::attention::AttentionShape;
+use lapidary_kernels::mask::Mask;
+use lapidary_kernels::ops;
+
+use super::{Initializer, Linear};
+
+/// Queries, keys and values of one input, mixed under a mask.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// `[D, D]`.
+    pub query: Linear,
+    /// `[D, D]`.
+    pub key: Linear,
+    /// `[D, D]`.
+    pub value: Linear,
+    /// `[D, D]`.
+    pub output: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    /// `heads` divides `width`.
+    pub fn new(width: usize, heads: usize, init: &mut Initializer) -> Self {
+        let mut linear = || Linear::new(width, width, true, init);
+        Self { query: linear(), key: linear(), value: linear(), output: linear(), heads }
+    }
+
+    /// `x [B·L, D]` → `[B·L, D]`, before the residual.
+    pub fn forward(&self, x: Tensor<2>, rows: usize, mask: &Mask) -> Tensor<2> {
+        let [tokens, width] = x.dims();
+        let shape =
+            AttentionShape { rows, length: tokens / rows, heads: self.heads, head_width: width / self.heads };
+        let q = self.query.forward(x.clone()); // [B·L, H·K]
+        let k = self.key.forward(x.clone()); // [B·L, H·K]
+        let v = self.value.forward(x); // [B·L, H·K]
+        self.output.forward(ops::attention(q, k, v, shape, mask)) // [B·L, D]
+    }
+}

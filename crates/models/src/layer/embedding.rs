@@ -1,0 +1,34 @@
+//! A table of vectors.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use lapidary_kernels::ops;
+
+use super::Initializer;
+
+/// Rows of a table `[V, D]`, looked up by id.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[V, D]`.
+    pub weight: Param<Tensor<2>>,
+    /// Width of the codes a row is rounded to, in the row's own range of minimum and maximum.
+    #[module(skip)]
+    pub bits: Option<u32>,
+}
+
+impl Embedding {
+    /// Normal weights.
+    pub fn new(rows: usize, width: usize, init: &mut Initializer) -> Self {
+        Self { weight: init.normal([rows, width]), bits: None }
+    }
+
+    /// `N` ids below `V` → `[N, D]`.
+    pub fn forward(&self, ids: &[u32]) -> Tensor<2> {
+        let rows = ops::embedding(self.weight.val(), ids);
+        // Rounding what was looked up is rounding the table, without the rows that nobody asked for.
+        match self.bits {
+            Some(bits) => ops::fake_quantize_rows(rows, bits),
+            None => rows,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A matrix and a bias, dense or rounded to codes on the way.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use lapidary_kernels::ops;
+
+use super::Initializer;
+
+/// `y = x Wᵀ + b`; a row of `W [O, I]` is one output neuron, as in every published checkpoint.
+///
+/// Cutting a layer sets `range` and `activation_bits` and leaves the names and ids of its parameters alone, so a
+/// model file is written once and has no quantized twin.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[O, I]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[O]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// How the weight is rounded before it is used; `None`: it is used as it is.
+    pub range: Option<WeightRange>,
+    /// Width of the codes that the input is rounded to, row by row.
+    #[module(skip)]
+    pub activation_bits: Option<u32>,
+}
+
+/// The codes a weight is rounded to: `G` groups of rows, each with a scale and a zero point of its own.
+#[derive(Module, Debug)]
+pub struct WeightRange {
+    /// Distance of two codes, `[G]`; trained along with the weights.
+    pub scales: Param<Tensor<1>>,
+    /// The code that stands for zero, `[G]`; fixed.
+    pub zeros: Param<Tensor<1>>,
+    /// Width of a code.
+    #[module(skip)]
+    pub bits: u32,
+}
+
+impl Linear {
+    /// Normal weights and, if asked for, a bias of zeros.
+    pub fn new(input: usize, output: usize, bias: bool, init: &mut Initializer) -> Self {
+        Self {
+            weight: init.normal([output, input]),
+            bias: bias.then(|| init.constant(0.0, [output])),
+            range: None,
+            activation_bits: None,
+        }
+    }
+
+    /// `[N, I]` → `[N, O]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = match self.activation_bits {
+            Some(bits) => ops::fake_quantize_rows(x, bits),
+            None => x,
+        };
+        ops::linear(x, self.used_weight(), self.bias.as_ref().map(|bias| bias.val()))
+    }
+
+    /// The weight as it enters the product: rounded where a range is set.
+    pub fn used_weight(&self) -> Tensor<2> {
+        let weight = self.weight.val();
+        match &self.range {
+            Some(range) => ops::fake_quantize(weight, range.scales.val(), range.zeros.val(), range.bits),
+            None => weight,
+        }
+    }
+}

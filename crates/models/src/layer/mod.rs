@@ -1,0 +1,18 @@
+//! Layers, each a small module whose weights lie as published checkpoints keep them.
+//!
+//! Shapes in the comments use one legend: `B` batch, `L` length, `D` width, `H` heads, `K` head width,
+//! `V` vocabulary, `F` feed-forward width. Activations between layers are `[B·L, D]`.
+
+mod attention;
+mod embedding;
+mod feed_forward;
+mod init;
+mod linear;
+mod norm;
+
+pub use attention::Attention;
+pub use embedding::Embedding;
+pub use feed_forward::FeedForward;
+pub use init::Initializer;
+pub use linear::{Linear, WeightRange};
+pub use norm::LayerNorm;

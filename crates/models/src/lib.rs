@@ -1,0 +1,17 @@
+//! Models: layers, the trunk, one file a model, what they are trained for, and their checkpoints.
+
+pub mod bert;
+pub mod checkpoint;
+pub mod classifier;
+pub mod decoder;
+mod error;
+pub mod layer;
+pub mod load;
+pub mod objective;
+pub mod parameters;
+mod pass;
+pub mod trunk;
+
+pub use classifier::{Classifier, Matrix};
+pub use error::ModelError;
+pub use pass::Pass;

@@ -1,0 +1,125 @@
+//! Weights between a checkpoint and a model, by name.
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::checkpoint::{Checkpoint, CheckpointError, QuantizationConfig, packed};
+use crate::classifier::Classifier;
+use crate::error::ModelError;
+use crate::parameters;
+
+/// What a checkpoint and a model did not share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unshared {
+    /// Tensors that the checkpoint lacks and that begin fresh.
+    pub fresh: Vec<String>,
+    /// Tensors of the checkpoint that the model has no use for.
+    pub extra: Vec<String>,
+}
+
+/// Fills a model from a checkpoint, dense or packed; a packed matrix is unpacked into `f32`.
+///
+/// # Errors
+/// A tensor that is missing, is of another shape, or belongs to no parameter, unless the model says that it may.
+pub fn load<M: Classifier>(model: M, checkpoint: &Checkpoint) -> Result<(M, Unshared), ModelError> {
+    let quantization = checkpoint.quantization()?;
+    let mut unshared = Unshared::default();
+    let mut used = Vec::new();
+    let mut failed = None;
+    let mut model = parameters::map(model, &mut |parameter| {
+        if failed.is_some() {
+            return parameter.value;
+        }
+        let name = M::checkpoint_name(parameter.path);
+        match read(checkpoint, quantization.as_ref(), &name, parameter.shape) {
+            Ok(Some((stored, data))) => {
+                used.push(stored);
+                let elements = data.len();
+                Tensor::from_data(TensorData::new(data, [elements]), &parameter.value.device())
+            }
+            Ok(None) if M::may_be_fresh(&name) => {
+                unshared.fresh.push(name);
+                parameter.value
+            }
+            Ok(None) => {
+                failed = checkpoint.info(&name).err().map(ModelError::from);
+                parameter.value
+            }
+            Err(error) => {
+                failed = Some(error);
+                parameter.value
+            }
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    for name in checkpoint.names() {
+        let stem = [".codes", ".scales", ".zeros"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        if used.iter().any(|used| used == name || used == stem) {
+            continue;
+        }
+        if !M::known_extra(name) && !M::known_extra(&format!("bert.{name}")) {
+            return Err(ModelError::Unknown { folder: checkpoint.path().display().to_string(), name: name.into() });
+        }
+        unshared.extra.push(name.to_owned());
+    }
+    if let Some(quantization) = quantization.filter(|quantization| quantization.activation_bits < 32) {
+        for matrix in model.matrices_mut() {
+            if quantization.tensors.contains_key(&matrix.name) {
+                matrix.linear.activation_bits = Some(quantization.activation_bits.into());
+            }
+        }
+    }
+    Ok((model, unshared))
+}
+
+/// The tensor called `name`, or called so without the model's prefix as bare encoders are saved.
+fn read(
+    checkpoint: &Checkpoint,
+    quantization: Option<&QuantizationConfig>,
+    name: &str,
+    shape: &[usize],
+) -> Result<Option<(String, Vec<f32>)>, ModelError> {
+    let packed_as = |name: &str| quantization.is_some_and(|q| q.tensors.contains_key(name));
+    let bare = name.split_once('.').map_or(name, |(_, bare)| bare);
+    for name in [name, bare] {
+        if let Some(quantization) = quantization.filter(|_| packed_as(name)) {
+            let tensor = packed::read_packed(checkpoint, quantization, name)?;
+            if tensor.shape() != shape {
+                let reason = format!("has shape {:?}, config.json asks for {shape:?}", tensor.shape());
+                let (path, tensor) = (checkpoint.path().to_owned(), name.to_owned());
+                return Err(CheckpointError::Tensor { path, tensor, reason }.into());
+            }
+            return Ok(Some((name.to_owned(), packed::dequantize(&tensor))));
+        }
+        if checkpoint.contains(name) {
+            return Ok(Some((name.to_owned(), checkpoint.tensor_of_shape(name, shape)?.data)));
+        }
+    }
+    Ok(None)
+}
+
+/// A tensor on its way into a file: name, shape, elements.
+pub struct NamedTensor {
+    /// Its name in a checkpoint.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its elements, row-major.
+    pub data: Vec<f32>,
+}
+
+/// The model's parameters under their names in a checkpoint. Ranges of cut matrices are not among them.
+pub fn export<M: Classifier>(model: &M) -> Vec<NamedTensor> {
+    let mut tensors = Vec::new();
+    parameters::visit(model, &mut |parameter| {
+        if !parameter.path.contains(".range.") {
+            tensors.push(NamedTensor {
+                name: M::checkpoint_name(parameter.path),
+                shape: parameter.shape.to_vec(),
+                data: parameters::elements(parameter.value),
+            });
+        }
+    });
+    tensors
+}

@@ -1,0 +1,3 @@
+//! Integration tests of the models, in one binary.
+
+mod checkpoint;

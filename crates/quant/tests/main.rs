@@ -1,0 +1,5 @@
+mod allocate;
+mod least_squares;
+mod plan;
+mod quantizer;
+mod support;

@@ -1,0 +1,59 @@
+//! What can stop a training, and what to do about it.
+
+use std::path::PathBuf;
+
+use lapidary_models::ModelError;
+use lapidary_models::checkpoint::CheckpointError;
+
+/// An error of training.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model or a target is wrong.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A log could not be read or written.
+    #[error("cannot write {}", path.display())]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The loss or the gradient is no number any more.
+    #[error(
+        "{what} is {value} at step {step} (learning rate {rate:.2e}): lower the learning rate, lengthen the warm-up \
+         or clip the gradient; the last saved state is whole"
+    )]
+    NotFinite {
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// Step, counted from 0.
+        step: u64,
+        /// Learning rate of the step.
+        rate: f64,
+    },
+    /// A saved state of another model or another run.
+    #[error("{}: {reason}; remove the folder to begin anew", path.display())]
+    State {
+        /// The state's file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// No example to train on.
+    #[error("there is nothing to train on: the data set is empty")]
+    Empty,
+    /// Asked to stop; the state has been saved.
+    #[error("stopped at step {step} of {total}, state saved; run the same command again to go on")]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+        /// Steps planned.
+        total: u64,
+    },
+}
