@@ -50,11 +50,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if cli.options.device == Device::Vulkan {
         return Err(Usage::new("--device vulkan: not built in; this binary computes on the CPU only").into());
     }
-    if let Some(threads) = cli.options.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads.get()));
-        pool.build_global().with_context(|| format!("cannot start {threads} threads"))?;
-    }
-    cli.command.run(&cli.options)
+    let threads = cli.options.threads.map_or(0, |threads| usize::from(threads.get()));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
+    // From inside the pool a kernel starts at once; from outside each would wait for a thread to wake.
+    pool.install(|| cli.command.run(&cli.options))
 }
 
 /// Logs go to standard error, by default from `info` on; `LAPIDARY_LOG` takes the directives of `tracing`.

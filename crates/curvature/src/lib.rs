@@ -7,6 +7,7 @@
 
 mod eigen;
 mod error;
+mod hessian;
 mod operator;
 mod sensitivity;
 pub mod step;
@@ -14,6 +15,7 @@ mod vector;
 
 pub use eigen::{Eigen, PowerOptions, PowerStep, top_eigenvalue};
 pub use error::CurvatureError;
+pub use hessian::{BlockHessian, HessianSample};
 pub use operator::{Dense, LinearOperator, Shifted, symmetric_error};
 pub use sensitivity::{LayerSensitivity, rank};
 pub use step::Difference;

@@ -63,19 +63,24 @@ pub fn settle(grad_at: &mut GradientAt<'_>, dim: usize, scale: f64) -> Result<Di
     if !(scale > 0.0 && scale.is_finite()) {
         return Err(CurvatureError::Step(scale));
     }
-    let (shortest, mut longest) = (SHORTEST * scale, LONGEST * scale);
+    let (mut shortest, mut longest) = (SHORTEST * scale, LONGEST * scale);
     let mut products = Products::new(dim);
     let mut step = FIRST * scale;
     let mut best: Option<Difference> = None;
+    let mut finite = false;
     for _ in 0..ROUNDS {
         let factor = match products.take(grad_at, step)? {
             Outcome::NotFinite => {
-                longest = step / JUMP;
+                longest = step;
                 1.0 / JUMP
             }
-            // Perhaps the step is too short to change any gradient.
-            Outcome::Zero => JUMP,
+            Outcome::Zero => {
+                // Perhaps the step is too short to change any gradient.
+                (finite, shortest) = (true, step);
+                JUMP
+            }
             Outcome::Errors(errors) => {
+                finite = true;
                 let seen = Difference { step, error: errors.at(1.0) };
                 if seen.error <= GOOD {
                     return Ok(seen);
@@ -84,23 +89,30 @@ pub fn settle(grad_at: &mut GradientAt<'_>, dim: usize, scale: f64) -> Result<Di
                     best = Some(seen);
                 }
                 let factor = errors.best_factor();
-                let next = step * factor;
-                if (0.5..=2.0).contains(&factor) && next <= longest {
-                    return Ok(Difference { step: next, error: errors.at(factor) });
+                if errors.regime == Regime::Balanced && step * factor <= longest {
+                    return Ok(Difference { step: step * factor, error: errors.at(factor) });
+                }
+                if factor > 1.0 {
+                    shortest = step;
+                } else {
+                    longest = step;
                 }
                 factor
             }
         };
-        let next = (step * factor).clamp(shortest.min(longest), longest);
-        if next == step || longest < shortest {
+        // Between the longest step known to be too short and the shortest known to be too long.
+        if longest < 2.0 * shortest {
             break;
         }
-        step = next;
+        step *= factor;
+        if step <= shortest || step >= longest {
+            step = (shortest * longest).sqrt();
+        }
     }
     match best {
         Some(best) => Ok(best),
-        None if longest < LONGEST * scale => Err(CurvatureError::NoStep { smallest: step, largest: FIRST * scale }),
-        None => Ok(Difference { step, error: 0.0 }),
+        None if finite => Ok(Difference { step, error: 0.0 }),
+        None => Err(CurvatureError::NoStep { smallest: step, largest: FIRST * scale }),
     }
 }
 
@@ -168,21 +180,39 @@ impl Products {
 struct Errors {
     truncation: f64,
     rounding: f64,
-    /// The differences agree in direction without growing fourfold: `h` is past the reach of the `h^2` law.
-    too_long: bool,
+    regime: Regime,
+}
+
+#[derive(PartialEq)]
+enum Regime {
+    /// What little truncation there seems to be may itself be rounding.
+    Rounding,
+    Balanced,
+    /// The differences agree in direction: what little rounding there seems to be may be terms beyond `h^2`.
+    Truncation,
+    /// They agree without growing fourfold: `h` is past the reach of the `h^2` law.
+    TooLong,
 }
 
 impl Errors {
     fn new(near: f64, far: f64, cross: f64, size: f64) -> Self {
-        // Where the law holds, the cosine exceeds 0.6 only where far is over 6 times near.
-        let too_long = cross > 0.6 * (near * far).sqrt() && far < 4.0 * near;
         let rounding = ((near - cross / 4.0) / 5.25).max(0.0);
         let truncation = ((cross + rounding) / 2.25).max(0.0);
+        // By the equations above the cosine is 0.6 where truncation is six times rounding, and far is then seven
+        // times near.
+        let coherent = cross > 0.6 * (near * far).sqrt();
         let size = size * size;
-        if too_long {
-            return Self { truncation: near.max(far) / size, rounding: 0.0, too_long };
+        if coherent && far < 4.0 * near {
+            return Self { truncation: near.max(far) / size, rounding: 0.0, regime: Regime::TooLong };
         }
-        Self { truncation: truncation / size, rounding: rounding / size, too_long }
+        let regime = if coherent {
+            Regime::Truncation
+        } else if rounding > 8.0 * truncation {
+            Regime::Rounding
+        } else {
+            Regime::Balanced
+        };
+        Self { truncation: truncation / size, rounding: rounding / size, regime }
     }
 
     /// Estimated relative error of the step `factor h`.
@@ -192,14 +222,14 @@ impl Errors {
 
     /// What to multiply `h` with for the least error.
     fn best_factor(&self) -> f64 {
-        let sixth = self.rounding / (2.0 * self.truncation);
-        if self.too_long {
-            1.0 / 8.0
-        } else if sixth.is_nan() {
-            // Neither error was seen.
-            1.0
-        } else {
-            sixth.powf(1.0 / 6.0).clamp(1.0 / JUMP, JUMP)
+        let factor = (self.rounding / (2.0 * self.truncation)).powf(1.0 / 6.0);
+        match self.regime {
+            Regime::Rounding => factor.clamp(4.0, JUMP),
+            Regime::Truncation => factor.clamp(1.0 / JUMP, 0.5),
+            Regime::TooLong => 1.0 / 8.0,
+            // NaN where neither error was seen.
+            Regime::Balanced if factor.is_nan() => 1.0,
+            Regime::Balanced => factor,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
 use tokenizers::{PostProcessor, TruncationDirection, TruncationStrategy};
 
@@ -158,6 +158,8 @@ impl Tokenizer {
 
     fn from_bytes(file: Vec<u8>) -> Result<Tokenizer, String> {
         let mut inner = tokenizers::Tokenizer::from_bytes(&file).map_err(|cause| cause.to_string())?;
+        let json: Value = serde_json::from_slice(&file).map_err(|cause| cause.to_string())?;
+        check_templates(&json["post_processor"])?;
         let padding = inner.get_padding().map(|padding| padding.pad_id);
         let pad_id = padding
             .or_else(|| PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token)))
@@ -167,6 +169,13 @@ impl Tokenizer {
         }
         inner.with_padding(None).with_truncation(None).map_err(|cause| cause.to_string())?;
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |last| last as usize + 1);
+        // An empty pair is all special tokens, whose ids the file states apart from the vocabulary.
+        for probe in [inner.encode_fast("", true), inner.encode_fast(("", ""), true)] {
+            let probe = probe.map_err(|cause| cause.to_string())?;
+            if let Some(id) = probe.get_ids().iter().find(|&&id| id as usize >= vocab_size) {
+                return Err(format!("it adds a special token of id {id}, beyond its vocabulary"));
+            }
+        }
         Ok(Tokenizer { inner, file, pad_id, vocab_size })
     }
 
@@ -292,6 +301,42 @@ impl Tokenizer {
     }
 }
 
+/// Refuses templates that name what there is not: `tokenizers` takes them from a file unchecked, and panics at the
+/// first text.
+fn check_templates(processor: &Value) -> Result<(), String> {
+    let mut templates = Vec::new();
+    find_templates(processor, &mut templates);
+    let template = match templates.as_slice() {
+        [] => return Ok(()),
+        [template] => template,
+        // The second would take the pieces that the first made for the texts.
+        _ => return Err("its post-processor has more than one template".into()),
+    };
+    for form in ["single", "pair"] {
+        for piece in template[form].as_array().into_iter().flatten() {
+            let special = piece["SpecialToken"]["id"].as_str();
+            if let Some(id) = special.filter(|&id| template["special_tokens"].get(id).is_none()) {
+                return Err(format!("its template for a {form} names {id:?}, which is not among its special_tokens"));
+            }
+            if form == "single" && piece["Sequence"]["id"] == "B" {
+                return Err("its template for a single text names a second one".into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The templates in a post-processor, which may be a sequence of them. They are known by their fields, because
+/// `tokenizers` takes one whose type is missing too.
+fn find_templates<'a>(processor: &'a Value, found: &mut Vec<&'a Value>) {
+    if processor.get("single").is_some() || processor.get("pair").is_some() {
+        found.push(processor);
+    }
+    for inner in processor["processors"].as_array().into_iter().flatten() {
+        find_templates(inner, found);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -390,7 +435,7 @@ mod tests {
 
     #[test]
     fn truncation_and_padding_of_the_file_are_not_applied() {
-        let mut json: serde_json::Value = serde_json::from_slice(&words().file).unwrap();
+        let mut json: Value = serde_json::from_slice(&words().file).unwrap();
         json["truncation"] = json!({"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"});
         json["padding"] = json!({"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": null,
                                  "pad_id": 1, "pad_type_id": 0, "pad_token": "[UNK]"});
@@ -417,12 +462,12 @@ mod tests {
     }
 
     /// Every place of a JSON value, as pointers.
-    fn places(value: &serde_json::Value, at: String, found: &mut Vec<String>) {
+    fn places(value: &Value, at: String, found: &mut Vec<String>) {
         match value {
-            serde_json::Value::Object(map) => {
+            Value::Object(map) => {
                 map.iter().for_each(|(key, value)| places(value, format!("{at}/{key}"), found));
             }
-            serde_json::Value::Array(list) => {
+            Value::Array(list) => {
                 list.iter().enumerate().for_each(|(index, value)| places(value, format!("{at}/{index}"), found));
             }
             _ => (),
@@ -432,7 +477,7 @@ mod tests {
 
     #[test]
     fn hostile_files_are_errors_and_never_panics() {
-        let good: serde_json::Value = serde_json::from_slice(&words().file).unwrap();
+        let good: Value = serde_json::from_slice(&words().file).unwrap();
         let mut pointers = Vec::new();
         places(&good, String::new(), &mut pointers);
         let strange =
@@ -456,8 +501,40 @@ mod tests {
     }
 
     #[test]
+    fn templates_that_name_what_there_is_not_are_refused() {
+        let with = |pointer: &str, value: Value| {
+            let mut json: Value = serde_json::from_slice(&words().file).unwrap();
+            *json.pointer_mut(pointer).unwrap() = value;
+            json
+        };
+        let repeated = |json: Value, times: usize| {
+            let mut outer = json.clone();
+            outer["post_processor"] = json!({"type": "Sequence", "processors": vec![&json["post_processor"]; times]});
+            outer
+        };
+        let nested = |json: Value| repeated(json, 1);
+        let missing = with("/post_processor/special_tokens", json!({}));
+        let second = with("/post_processor/single/1/Sequence/id", json!("B"));
+        let beyond = with("/post_processor/special_tokens/[SEP]/ids", json!([99]));
+        for (json, what) in [
+            (missing.clone(), "not among its special_tokens"),
+            (nested(missing), "not among its special_tokens"),
+            (second.clone(), "names a second one"),
+            (nested(second), "names a second one"),
+            (beyond, "special token of id 99, beyond its vocabulary"),
+        ] {
+            let message = load(json.to_string().as_bytes()).unwrap_err();
+            assert!(message.contains(what), "{message}");
+        }
+        let good = with("/version", json!("1.0"));
+        assert!(load(nested(good.clone()).to_string().as_bytes()).is_ok());
+        let message = load(repeated(good, 2).to_string().as_bytes()).unwrap_err();
+        assert!(message.contains("more than one template"), "{message}");
+    }
+
+    #[test]
     fn a_padding_token_is_needed() {
-        let mut json: serde_json::Value = serde_json::from_slice(&words().file).unwrap();
+        let mut json: Value = serde_json::from_slice(&words().file).unwrap();
         json["added_tokens"] = json!([]);
         json["model"]["vocab"] = json!({"[UNK]": 1, "[CLS]": 2, "[SEP]": 3});
         let message = load(json.to_string().as_bytes()).unwrap_err();

@@ -49,12 +49,3 @@ fn a_table_is_the_same_plain_and_compressed() {
     std::fs::write(&lines, "{\"sentence\": \"\\\"so good \", \"label\": 1}\n").unwrap();
     assert_eq!(source::read(&lines, &columns).unwrap(), examples[..1]);
 }
-
-#[test]
-fn tmp_pictures() {
-    for (i, s) in synth::samples(1, 6, Split::Train).enumerate() {
-        std::fs::write(format!("/tmp/synth{i}.png"), s.scene.render(32).to_png().unwrap()).unwrap();
-        std::fs::write(format!("/tmp/synthbig{i}.png"), s.scene.render(160).to_png().unwrap()).unwrap();
-        println!("{} | {} | {}", s.scene.description(), s.question.text, synth::answers()[s.question.answer as usize]);
-    }
-}

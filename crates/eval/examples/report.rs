@@ -20,8 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     run.finish(4271.0);
 
-    let mut table = qbert::table(&run)
-        .caption("SST-2 dev, 872 sentences; mean ± standard deviation of three seeds. One standard error is about a point.");
+    let mut table = qbert::table(&run).caption(
+        "SST-2 dev, 872 sentences; mean ± standard deviation of three seeds. One standard error is about a point.",
+    );
     table.highlight = table.rows.iter().position(|row| row.first() == Some(&Cell::from("2/3 mixed")));
     Report::new(
         "Q-BERT on SST-2",
@@ -52,11 +53,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     .section(Section::new("Training").charts([Chart::from(loss()), accuracy().into(), rate().into(), norm().into()]))
     .section(
         Section::new("What it was shown")
-            .gallery(
-                (0..6).fold(ImageGallery::new("Six pictures of the generated world."), |gallery, index| {
-                    gallery.image(picture(index), format!("a shape, number {}", index + 1))
-                }),
-            )
+            .gallery((0..6).fold(ImageGallery::new("Six pictures of the generated world."), |gallery, index| {
+                gallery.image(picture(index), format!("a shape, number {}", index + 1))
+            }))
             .details("All results as JSON", serde_json::to_value(&run)?),
     )
     .run(run)
@@ -92,7 +91,8 @@ fn metrics() -> Result<Metrics, ResultError> {
 fn accuracy_over_size() -> ScatterChart {
     let direct = [(10.8, 89.5, "8"), (5.6, 71.6, "4"), (4.3, 51.8, "3"), (3.6, 51.0, "2/3")];
     let method = [(10.8, 89.6, "8"), (5.6, 89.2, "4"), (4.3, 88.2, "3"), (3.6, 87.7, "2/3")];
-    let points = |values: [(f64, f64, &'static str); 4]| values.map(|(size, score, bits)| Point::new(size, score, bits));
+    let points =
+        |values: [(f64, f64, &'static str); 4]| values.map(|(size, score, bits)| Point::new(size, score, bits));
     ScatterChart::new("Accuracy over size", Axis::new("Encoder size").unit("MB").log(), Axis::new("Accuracy").unit("%"))
         .series(ScatterSeries::new("Q-BERT", points(method)).joined())
         .series(ScatterSeries::new("rounded directly", points(direct)).joined())
@@ -119,7 +119,8 @@ fn sensitivity() -> BarChart {
 
 /// Noise in [-1, 1) from a step: a multiplicative hash is random enough to look at.
 fn noise(step: u32) -> f64 {
-    f64::from(step.wrapping_mul(2_654_435_769).rotate_left(13).wrapping_mul(2_246_822_519) >> 8) / f64::from(1 << 23) - 1.0
+    f64::from(step.wrapping_mul(2_654_435_769).rotate_left(13).wrapping_mul(2_246_822_519) >> 8) / f64::from(1 << 23)
+        - 1.0
 }
 
 fn loss() -> LineChart {
@@ -147,12 +148,13 @@ fn accuracy() -> LineChart {
 }
 
 fn rate() -> LineChart {
-    let rates = (0..=2040).map(|step| f64::from(step)).map(|step| (step, 5e-5 * (step / 204.0).min((2040.0 - step) / 1836.0)));
+    let rates = (0..=2040).map(f64::from).map(|step| (step, 5e-5 * (step / 204.0).min((2040.0 - step) / 1836.0)));
     LineChart::new("Learning rate", Axis::new("Step"), Axis::new("Learning rate")).series(Series::new("rate", rates))
 }
 
 fn norm() -> LineChart {
-    let norms = (1..2040).map(|step| (f64::from(step), 3.0 * (1.0 + f64::from(step) / 30.0).powf(-0.5) * (1.0 + 0.7 * noise(step))));
+    let norms = (1..2040)
+        .map(|step| (f64::from(step), 3.0 * (1.0 + f64::from(step) / 30.0).powf(-0.5) * (1.0 + 0.7 * noise(step))));
     LineChart::new("Norm of the gradient", Axis::new("Step").log(), Axis::new("Norm").log())
         .series(Series::new("norm", norms).smoothed(20.0))
 }

@@ -97,7 +97,8 @@ fn values_that_cannot_be_drawn_are_gaps_and_counted() {
     assert_eq!(curves, 4);
     assert!(page_with(Section::new("A").chart(chart)).contains("2 values cannot be drawn"));
 
-    let bars = BarChart::new("b", "x", Axis::new("y")).bar(Bar::new("one", 1.0)).bar(Bar::new("two", f64::NAN).tag("t"));
+    let bars =
+        BarChart::new("b", "x", Axis::new("y")).bar(Bar::new("one", 1.0)).bar(Bar::new("two", f64::NAN).tag("t"));
     assert!(svg(bars.clone()).contains("\n–\n"));
     assert!(page_with(Section::new("A").chart(bars)).contains("1 value cannot be drawn"));
 }
@@ -125,8 +126,12 @@ fn long_names_are_whole_in_the_page_and_cut_in_the_drawing() {
 
 #[test]
 fn tables_have_spanning_heads_and_dashes() {
-    let table = Table::new([Column::text("Bits"), Column::number("direct").group("Score"), Column::number("ours").group("Score")])
-        .row([Cell::from("4"), Cell::Missing, Cell::Number { value: -0.25, decimals: 1, spread: Some(0.1) }]);
+    let table = Table::new([
+        Column::text("Bits"),
+        Column::number("direct").group("Score"),
+        Column::number("ours").group("Score"),
+    ])
+    .row([Cell::from("4"), Cell::Missing, Cell::Number { value: -0.25, decimals: 1, spread: Some(0.1) }]);
     let page = page_with(Section::new("A").table(table));
     for part in ["rowspan=\"2\"", "colspan=\"2\"", "<th scope=\"row\">4</th>", ">–</td>", "±"] {
         assert!(page.contains(part), "{part}");
@@ -136,7 +141,10 @@ fn tables_have_spanning_heads_and_dashes() {
 #[test]
 fn pictures_are_inlined_and_must_be_png() {
     let page = page_with(Section::new("A").gallery(ImageGallery::new("g").image(png(), "red")));
-    assert!(page.contains("src=\"data:image/png;base64,iVBORw0KGgo") && page.contains("width=\"3\" height=\"2\""), "{page}");
+    assert!(
+        page.contains("src=\"data:image/png;base64,iVBORw0KGgo") && page.contains("width=\"3\" height=\"2\""),
+        "{page}"
+    );
     for bytes in [Vec::new(), b"GIF89a".to_vec(), png()[..20].to_vec()] {
         let section = Section::new("A").gallery(ImageGallery::new("g").image(bytes, "the caption"));
         let error = Report::new("t", "f").section(section).to_html().unwrap_err().to_string();

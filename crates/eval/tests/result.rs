@@ -35,8 +35,21 @@ fn a_result_is_read_back_as_it_was_written() {
     // The file has the fields of the design in their order, and metrics in the order they were added.
     let text = fs::read_to_string(&path).unwrap();
     let fields = [
-        "name", "commit", "date", "machine", "isa", "device", "threads", "seed", "seconds", "peak_rss_bytes", "metrics",
-        "sst2.dev.accuracy.w4.qat", "sst2.dev.accuracy.f32", "peers", "notes",
+        "name",
+        "commit",
+        "date",
+        "machine",
+        "isa",
+        "device",
+        "threads",
+        "seed",
+        "seconds",
+        "peak_rss_bytes",
+        "metrics",
+        "sst2.dev.accuracy.w4.qat",
+        "sst2.dev.accuracy.f32",
+        "peers",
+        "notes",
     ];
     let places: Vec<_> = fields.iter().map(|field| text.find(&format!("\"{field}\":")).unwrap()).collect();
     assert!(places.is_sorted() && text.ends_with("}\n"), "{text}");
@@ -80,7 +93,9 @@ fn a_result_is_named_after_its_file() {
 
 #[test]
 fn names_are_dotted_and_flat() {
-    for name in ["sst2.dev.accuracy.f32", "a.b", "gemm_1024.bf16.rate_to_pytorch", "sst2.dev.accuracy.w4.qat.g128.seed1"] {
+    for name in
+        ["sst2.dev.accuracy.f32", "a.b", "gemm_1024.bf16.rate_to_pytorch", "sst2.dev.accuracy.w4.qat.g128.seed1"]
+    {
         assert!(check_name(name).is_ok(), "{name}");
     }
     for name in ["", "accuracy", ".a", "a.", "a..b", "A.b", "a b.c", "a.b\n", "é.a", "a-b.c", "<script>.a"] {

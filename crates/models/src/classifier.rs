@@ -29,6 +29,11 @@ pub trait Classifier: Module {
     /// Tensors that a checkpoint may lack: a task's head begins fresh.
     fn may_be_fresh(name: &str) -> bool;
 
+    /// What the paths of a block's parameters begin with.
+    fn block_path(block: usize) -> String {
+        format!("trunk.blocks.{block}.")
+    }
+
     /// Number of blocks of the trunk.
     fn blocks(&self) -> usize;
     /// Who sees whom in a batch.

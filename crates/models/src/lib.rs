@@ -11,6 +11,7 @@ pub mod objective;
 pub mod parameters;
 mod pass;
 pub mod trunk;
+pub mod vilt;
 
 pub use classifier::{Classifier, Matrix};
 pub use error::ModelError;

@@ -41,6 +41,12 @@ pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> GradientMap {
     collect.found
 }
 
+/// Trains the parameters whose paths are wanted and holds the others fixed: a backward pass then stops at the lowest
+/// that is trained.
+pub fn train_only<M: Module>(module: M, wanted: &dyn Fn(&str) -> bool) -> M {
+    module.map(&mut Choose { path: Vec::new(), wanted })
+}
+
 /// Path and shape of every parameter.
 pub fn shapes<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
     let mut shapes = Vec::new();
@@ -96,6 +102,24 @@ impl ModuleMapper for Change<'_> {
         let value = (self.change)(parameter).reshape(Shape::new(shape));
         let value = if autodiff { Tensor::from_inner(value).set_require_grad(trained) } else { value };
         Param::from_mapped_value(id, value, mapper)
+    }
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
+
+struct Choose<'a> {
+    path: Vec<String>,
+    wanted: &'a dyn Fn(&str) -> bool,
+}
+
+impl ModuleMapper for Choose<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let wanted = (self.wanted)(&self.path.join("."));
+        param.set_require_grad(wanted)
     }
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_owned());

@@ -27,6 +27,8 @@ pub enum QuantError {
 
     #[error("parameter {name:?}: {source}")]
     Parameter { name: String, source: Box<QuantError> },
+    #[error("parameter {name:?} cannot be packed: {reason}")]
+    Packing { name: String, reason: String },
     #[error("parameter {0:?} is in the plan twice")]
     Repeated(String),
     #[error("the plan names parameters that the model does not have: {}", .0.join(", "))]

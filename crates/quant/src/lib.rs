@@ -5,12 +5,14 @@
 //! gets and what that saves.
 
 mod allocate;
+mod cut;
 mod error;
 mod least_squares;
 mod plan;
 mod quantizer;
 
 pub use allocate::{MixedPrecision, allocate, expand};
+pub use cut::{CutOptions, cut, matrices, pack, plan_by_block};
 pub use error::QuantError;
 pub use plan::{BitPlan, ParameterShape, PlanSize, Precision, megabytes};
 pub use quantizer::{Method, Ranges, dequantize, find_ranges, group_rows, quantize_codes};

@@ -90,7 +90,7 @@ pub fn find_ranges(
         .map_init(Vec::new, |scratch, group| {
             let rows = group_rows(rows, groups, group);
             let weights = &w[rows.start * cols..rows.end * cols];
-            if let Some(at) = weights.iter().position(|w| !(w.abs() <= LARGEST)) {
+            if let Some(at) = weights.iter().position(|w| !w.is_finite() || w.abs() > LARGEST) {
                 let (row, col) = (rows.start + at / cols, at % cols);
                 return Err(QuantError::Weight { group, row, col, value: weights[at] });
             }

@@ -41,16 +41,14 @@ fn optimum(w: &[f32], bits: u32) -> f64 {
 #[test]
 fn close_to_the_true_optimum_of_tiny_groups() {
     for bits in [2, 3, 4] {
-        let (mut found, mut best, mut worst) = (0.0, 0.0, 1f64);
+        let (mut found, mut best) = (0.0, 0.0);
         for seed in 0..60 {
             let w = normal(8 + seed as usize % 17, seed);
             let (error, least) = (one_error(&w, bits, Method::LeastSquares), optimum(&w, bits));
             assert!(error >= least * (1.0 - 1e-4), "{bits} bits, seed {seed}: {error} below the optimum {least}");
             found += error;
             best += least;
-            worst = worst.max(error / least);
         }
-        println!("{bits} bits: {:.4} on average, {worst:.4} at worst", found / best);
         assert!(found < 1.10 * best, "{bits} bits: {} of the optimum", found / best);
     }
 }

@@ -1,6 +1,6 @@
 //! Ranges, codes and what they stand for.
 
-use lapidary_kernels::cpu;
+use lapidary_kernels::cpu::fake_quantize::fake_quantize;
 use lapidary_quant::{Method, QuantError, Ranges, dequantize, find_ranges, group_rows, quantize_codes};
 use proptest::prelude::*;
 
@@ -104,7 +104,7 @@ proptest! {
         let codes = quantize_codes(&w, rows, cols, &ranges, bits).unwrap();
         let weights = dequantize(&codes, rows, cols, &ranges, bits).unwrap();
         let mut fake = vec![0.0; w.len()];
-        cpu::fake_quantize(&w, rows, cols, &ranges.scales, &ranges.zeros, bits, &mut fake);
+        fake_quantize(&w, rows, cols, &ranges.scales, &ranges.zeros, bits, &mut fake);
         // 0 in one is -0 in the other.
         prop_assert!(fake.iter().zip(&weights).all(|(a, b)| a == b));
 

@@ -21,9 +21,7 @@ pub fn errors(w: &[f32], rows: usize, cols: usize, ranges: &Ranges, bits: u32) -
         .map(|group| {
             let rows = group_rows(rows, ranges.groups(), group);
             let weights = &w[rows.start * cols..rows.end * cols];
-            let error = |&w: &f32| {
-                (f64::from(w) - plain(w, ranges.scales[group], ranges.zeros[group], bits).1).powi(2)
-            };
+            let error = |&w: &f32| (f64::from(w) - plain(w, ranges.scales[group], ranges.zeros[group], bits).1).powi(2);
             weights.iter().map(error).sum()
         })
         .collect()

@@ -45,6 +45,9 @@ pub enum TrainError {
         /// What does not fit.
         reason: String,
     },
+    /// The look at the validation part failed.
+    #[error("validation failed")]
+    Validation(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No example to train on.
     #[error("there is nothing to train on: the data set is empty")]
     Empty,

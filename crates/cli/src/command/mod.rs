@@ -1,6 +1,9 @@
 //! The commands, one a file: each has its arguments as `Args` and does its work in `run`.
 
+mod bench;
+mod demo;
 mod inspect;
+mod report;
 mod run;
 
 use std::num::NonZeroU16;
@@ -37,16 +40,25 @@ pub enum Device {
 #[derive(Subcommand)]
 pub enum Command {
     /// Show what is in a checkpoint: config, tensors, sizes, what packing saves
+    /// The whole way on generated data: train, measure, cut, report; minutes, nothing to download
+    Demo(demo::Args),
     /// Run all stages of a recipe
     Run(run::Args),
     /// Show what is in a checkpoint: config, tensors, sizes, what packing saves
     Inspect(inspect::Args),
+    /// Time the program's work, beside a peer's if one is named
+    Bench(bench::Args),
+    /// Write the README's tables from result files
+    Report(report::Args),
 }
 
 impl Command {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
         match self {
             Self::Run(args) => run::run(&args, options),
+            Self::Demo(args) => demo::run(&args, options),
+            Self::Bench(args) => bench::run(&args, options),
+            Self::Report(args) => report::run(&args),
             Self::Inspect(args) => inspect::run(&args, options),
         }
     }

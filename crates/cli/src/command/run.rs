@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use lapidary_data::Tokenizer;
+use lapidary_eval::report::qbert;
 use lapidary_train::Interrupt;
 
 use super::Options;
+use crate::output;
+use crate::pipeline::report::{self, Naming, Written};
 use crate::pipeline::{self, BertSource, Examples, ModelSource, Run};
 use crate::recipe::{Recipe, Roots};
 use crate::stage::RunFolder;
@@ -51,8 +54,23 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let folder = RunFolder::open(&out)?;
     let run = Run { recipe: &recipe, folder: &folder, examples: &examples, interrupt: &interrupt };
-    for &seed in &recipe.seeds {
-        pipeline::finetune(&run, &source, seed)?;
+    let outcome = pipeline::all(&run, &source)?;
+    let task = recipe.name.strip_prefix("qbert-").unwrap_or(&recipe.name).replace(['-', '.'], "_").to_lowercase();
+    let naming = Naming { task: &task, split: "dev", title: &title(&recipe) };
+    let written = report::write(&run, &outcome, &naming, None)?;
+    output::print(options.json, &written.run, &Summary(&written))
+}
+
+fn title(recipe: &Recipe) -> String {
+    if recipe.description.is_empty() { recipe.name.clone() } else { recipe.description.clone() }
+}
+
+/// What a person reads at the end of a run.
+pub struct Summary<'a>(pub &'a Written);
+
+impl std::fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", qbert::table(&self.0.run).to_markdown())?;
+        writeln!(f, "{}\n{}", self.0.result.display(), self.0.report.display())
     }
-    Ok(())
 }

@@ -4,6 +4,10 @@ use std::num::NonZeroUsize;
 
 use lapidary_data::{Accuracy, Batch, Encoded, SortedPlan};
 use lapidary_models::{Classifier, Pass};
+use lapidary_train::TrainError;
+use serde::{Deserialize, Serialize};
+
+use super::{ModelSource, Run};
 
 /// Examples evaluated at once.
 const BATCH: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -23,15 +27,42 @@ pub fn predictions<M: Classifier>(model: &M, examples: &[Encoded], pad_id: u32) 
     plan.restore(predicted)
 }
 
-/// Accuracy of a model on examples, with its interval and confusions.
-pub fn accuracy<M: Classifier>(
-    model: &M,
+/// Accuracy with Wilson's 95 % interval.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Scored {
+    /// Share of the examples that are right, 0-100.
+    pub percent: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Number of examples.
+    pub examples: u64,
+}
+
+/// Accuracy of a model without gradients on examples.
+pub fn accuracy<S: ModelSource>(
+    model: &S::Model,
     examples: &[Encoded],
-    pad_id: u32,
-    classes: usize,
-) -> anyhow::Result<Accuracy> {
+    run: &Run,
+    source: &S,
+) -> anyhow::Result<Scored> {
     let labels: Vec<u32> = examples.iter().map(|example| example.label).collect();
-    Ok(Accuracy::new(&predictions(model, examples, pad_id), &labels, classes as u32)?)
+    let predicted = predictions(model, examples, run.examples.tokenizer.pad_id());
+    let accuracy = Accuracy::new(&predicted, &labels, source.labels().len() as u32)?;
+    let interval = accuracy.interval();
+    Ok(Scored { percent: accuracy.percent(), low: interval.low, high: interval.high, examples: accuracy.examples() })
+}
+
+/// What training asks after every so many steps: the accuracy on the validation part.
+pub fn validator<'a, S: ModelSource>(
+    run: &'a Run,
+    source: &'a S,
+) -> impl FnMut(&S::Model) -> Result<f64, TrainError> + 'a {
+    move |model| match accuracy(model, &run.examples.validation, run, source) {
+        Ok(scored) => Ok(scored.percent),
+        Err(error) => Err(TrainError::Validation(error.into())),
+    }
 }
 
 fn largest(logits: &[f32]) -> u32 {

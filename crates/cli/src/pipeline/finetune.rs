@@ -7,14 +7,14 @@ use anyhow::Context;
 use burn::module::Module;
 use burn::tensor::Device;
 use lapidary_data::BatchOptions;
-use lapidary_models::checkpoint::{Checkpoint, FolderContents, TensorSource, write_folder};
+use lapidary_models::checkpoint::{Checkpoint, Component, FolderContents, Summary, TensorSource, write_folder};
+use lapidary_quant::megabytes;
 use lapidary_models::load::{export, load};
 use lapidary_models::objective::Classification;
 use lapidary_train::{AdamWOptions, BatchSource, EpochBatches, MetricsRow, Schedule, TrainOptions, train};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::evaluate::accuracy;
+use super::evaluate::{Scored, accuracy, validator};
 use super::{ModelSource, Run};
 use crate::stage::{Inputs, Stage};
 
@@ -23,18 +23,35 @@ use crate::stage::{Inputs, Stage};
 pub struct Finetuned {
     /// Accuracy on the validation part, and its step.
     pub validation: (f64, u64),
+    /// Accuracy on the test part.
+    pub test: Scored,
+    /// Size of the tensors, MB of 2^20 bytes.
+    pub size_mb: f64,
+    /// The same without the tables of vectors.
+    pub size_mb_without_embeddings: f64,
     /// Tensors that began fresh.
     pub fresh: Vec<String>,
     /// Tensors of the pretrained checkpoint without use here.
     pub extra: Vec<String>,
     /// Seconds of training.
     pub seconds: f64,
+    /// The most memory that the process had held by then.
+    #[serde(default)]
+    pub peak_rss_bytes: u64,
     /// The curve, for the report.
     pub curve: Vec<MetricsRow>,
 }
 
-/// Fine-tunes with one seed, or finds it done; gives the stage, its outcome and the checkpoint's folder.
-pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Result<(Stage, Finetuned, PathBuf)> {
+/// A finished stage with the checkpoint that it wrote.
+pub struct Checkpointed {
+    /// The stage.
+    pub stage: Stage,
+    /// The checkpoint.
+    pub folder: PathBuf,
+}
+
+/// Fine-tunes with one seed, or finds it done.
+pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Result<(Checkpointed, Finetuned)> {
     let settings = &run.recipe.finetune;
     let mut inputs = Inputs::new(&serde_json::json!({
         "finetune": settings,
@@ -53,7 +70,7 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
     let checkpoint = stage.path().join("model");
     if let Some(done) = stage.done::<Finetuned>()? {
         tracing::info!("{}: done before, validation {:.2} %", stage.name(), done.validation.0);
-        return Ok((stage, done, checkpoint));
+        return Ok((Checkpointed { stage, folder: checkpoint }, done));
     }
     stage.begin()?;
 
@@ -79,57 +96,49 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
         save_every: settings.evaluate_every as u64,
         keep: settings.keep,
     };
-    let classes = source.labels().len();
-    let mut failed = None;
+    let mut validate = validator(run, source);
     let trained = train(
         model,
         &Classification,
         &batches,
-        &mut |model| {
-            let measured = accuracy(&model.valid(), &run.examples.validation, pad_id, classes);
-            Ok(measured.map_or_else(
-                |error| {
-                    failed.get_or_insert(error);
-                    f64::NEG_INFINITY
-                },
-                |accuracy| accuracy.percent(),
-            ))
-        },
+        &mut |model| validate(&model.valid()),
         &options,
         &stage.path().join("training"),
         run.interrupt,
     )?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    drop(validate);
     let card = format!(
         "# {}, fine-tuned\n\nSeed {seed}, {total} steps; validation accuracy {:.2} % at step {}.\n",
         run.recipe.name, trained.best.0, trained.best.1
     );
-    save_dense(&trained.model, source, &source.config(), &checkpoint, &card, run)?;
+    save_dense(&trained.model, source, &checkpoint, &card, run)?;
+    let summary = Summary::of(&Checkpoint::open(&checkpoint)?)?;
     let done = Finetuned {
         validation: trained.best,
+        test: accuracy(&trained.model.valid(), &run.examples.test, run, source)?,
+        size_mb: megabytes(summary.bytes),
+        size_mb_without_embeddings: megabytes(summary.bytes_without(Component::Embeddings)),
         fresh: unshared.fresh,
         extra: unshared.extra,
         seconds: trained.seconds,
+        peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
         curve: trained.rows,
     };
     stage.finish(&done)?;
-    Ok((stage, done, checkpoint))
+    Ok((Checkpointed { stage, folder: checkpoint }, done))
 }
 
 /// Writes a model as a checkpoint folder in f32.
 fn save_dense<S: ModelSource>(
     model: &S::Model,
-    _source: &S,
-    config: &Map<String, Value>,
+    source: &S,
     path: &std::path::Path,
     card: &str,
     run: &Run,
 ) -> anyhow::Result<()> {
-    let exported = export(model);
+    let config = &source.config();
     let tensors =
-        exported.into_iter().map(|tensor| TensorSource::f32(tensor.name, tensor.shape, tensor.data)).collect();
+        export(model).into_iter().map(|tensor| TensorSource::f32(tensor.name, tensor.shape, tensor.data)).collect();
     write_folder(path, FolderContents { config, tensors, tokenizer: None, model_card: card })?;
     run.examples.tokenizer.save(path)?;
     Ok(())

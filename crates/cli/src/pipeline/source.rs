@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::ensure;
 use burn::tensor::Device;
+use lapidary_data::Encoded;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::Checkpoint;
 use lapidary_models::load::{Unshared, load};
+use lapidary_models::vilt::{Vilt, ViltConfig};
 use lapidary_models::{Classifier, ModelError};
 use serde_json::{Map, Value};
 
@@ -60,10 +63,7 @@ impl ModelSource for BertSource {
         load(Bert::new(&self.config, seed, device), &self.checkpoint)
     }
     fn config(&self) -> Map<String, Value> {
-        match self.config.to_json() {
-            Value::Object(config) => config,
-            _ => Map::new(),
-        }
+        object(self.config.to_json())
     }
     fn folder(&self) -> Option<&Path> {
         Some(&self.folder)
@@ -73,5 +73,52 @@ impl ModelSource for BertSource {
     }
     fn check(&self, examples: &Examples) -> anyhow::Result<()> {
         examples.check(self.config.vocabulary, self.config.positions)
+    }
+}
+
+/// A reader of pictures and questions that begins from scratch.
+pub struct ViltSource {
+    config: ViltConfig,
+}
+
+impl ViltSource {
+    /// Models of these sizes.
+    pub fn new(config: ViltConfig) -> Self {
+        Self { config }
+    }
+}
+
+impl ModelSource for ViltSource {
+    type Model = Vilt;
+
+    fn build(&self, seed: u64, device: &Device) -> Result<(Vilt, Unshared), ModelError> {
+        Ok((Vilt::new(&self.config, seed, device), Unshared::default()))
+    }
+    fn config(&self) -> Map<String, Value> {
+        object(self.config.to_json())
+    }
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+    fn labels(&self) -> &[String] {
+        &self.config.labels
+    }
+    fn check(&self, examples: &Examples) -> anyhow::Result<()> {
+        examples.check(self.config.vocabulary, self.config.positions)?;
+        let side = self.config.image as u32;
+        let rows = [&examples.train, &examples.validation, &examples.test];
+        let fits = |row: &Encoded| row.image.as_ref().is_some_and(|image| (image.width, image.height) == (side, side));
+        ensure!(
+            rows.into_iter().flatten().all(fits),
+            "every example needs a picture of {side} x {side} pixels for this model"
+        );
+        Ok(())
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        _ => Map::new(),
     }
 }

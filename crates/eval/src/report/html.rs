@@ -95,7 +95,9 @@ fn table_head(columns: &[Column]) -> Vec<Value> {
     for run in columns.chunk_by(|a, b| !a.group.is_empty() && a.group == b.group) {
         let group = &run[0].group;
         if !group.is_empty() {
-            upper.push(context! { text => group, scope => "colgroup", class => "group", columns => run.len(), rows => 1 });
+            upper.push(
+                context! { text => group, scope => "colgroup", class => "group", columns => run.len(), rows => 1 },
+            );
         }
         for column in run {
             let spans_both = has_groups && group.is_empty();
@@ -153,9 +155,9 @@ fn swatch(entry: &LegendEntry) -> String {
 fn image_view(image: &GalleryImage) -> Result<Value, ReportError> {
     /// Pictures up to this width are enlarged without smoothing, so that each of their pixels can be seen.
     const SMALL: u32 = 96;
-    let (width, height) =
-        png_size(&image.png).ok_or_else(|| ReportError::NotPng { caption: image.caption.clone() })?;
-    let source = format!("data:image/png;base64,{}", BASE64.encode(&image.png));
+    let (width, height) = png_size(&image.png).ok_or_else(|| ReportError::NotPng { caption: image.caption.clone() })?;
+    // Base64 needs no escaping; the slashes in it would be.
+    let source = Value::from_safe_string(format!("data:image/png;base64,{}", BASE64.encode(&image.png)));
     Ok(context! { caption => &image.caption, width, height, small => width <= SMALL, source })
 }
 

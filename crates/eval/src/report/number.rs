@@ -48,7 +48,8 @@ pub fn scientific(value: f64, decimals: usize) -> String {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let mantissa = mantissa.replace('-', "−");
     let power = format!("10{}", superscript(exponent));
-    let trimmed = if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { &mantissa };
+    let trimmed =
+        if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa.as_str() };
     match trimmed {
         "1" => power,
         "−1" => format!("−{power}"),

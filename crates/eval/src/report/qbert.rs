@@ -30,7 +30,8 @@ pub fn table(run: &RunResult) -> Table {
     let scores = scores(&run.metrics);
     let mut columns = vec![Column::text("Weight bits")];
     for score in &scores {
-        columns.extend(METHODS.map(|(_, method)| Column::number(method).group(format!("{} (%)", score.title(&scores)))));
+        columns
+            .extend(METHODS.map(|(_, method)| Column::number(method).group(format!("{} (%)", score.title(&scores)))));
     }
     columns.push(Column::number("whole model").group("Size (MB)"));
     columns.push(Column::number("without embeddings").group("Size (MB)"));
@@ -121,7 +122,8 @@ pub fn spread(metrics: &Metrics, name: &str) -> Option<f64> {
 /// The size of any task with this bit width: a result file holds one model, so there is one.
 fn size(metrics: &Metrics, kind: &str, width: &str) -> Cell {
     let ending = format!(".{kind}.{width}");
-    let found = metrics.iter().find(|(name, _)| name.strip_suffix(ending.as_str()).is_some_and(|task| !task.contains('.')));
+    let found =
+        metrics.iter().find(|(name, _)| name.strip_suffix(ending.as_str()).is_some_and(|task| !task.contains('.')));
     Cell::optional(found.map(|(_, value)| value), 1)
 }
 

@@ -3,9 +3,9 @@
 //! `<!-- results:NAME -->` … `<!-- /results -->` holds the table of `results/NAME.json`. What stands between the
 //! markers is replaced; everything else stays as it is, to the byte.
 
+use super::number;
 use super::qbert;
 use super::table::{Cell, Column, Table, escape_markdown};
-use super::number;
 use crate::result::RunResult;
 
 const OPENING: &str = "<!-- results:";

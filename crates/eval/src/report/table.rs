@@ -136,7 +136,11 @@ impl Table {
         for (number, line) in lines.iter().enumerate() {
             for ((cell, column), width) in line.iter().zip(&self.columns).zip(&widths) {
                 let padding = " ".repeat(width - cell.chars().count());
-                text.push_str(&if column.numeric { format!("| {padding}{cell} ") } else { format!("| {cell}{padding} ") });
+                text.push_str(&if column.numeric {
+                    format!("| {padding}{cell} ")
+                } else {
+                    format!("| {cell}{padding} ")
+                });
             }
             text.push_str("|\n");
             if number == 0 {

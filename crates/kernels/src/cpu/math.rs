@@ -35,10 +35,7 @@ pub(super) fn exp<S: Simd>(x: f32) -> f32 {
     let shifted = mul_add::<S>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = mul_add::<S>(n, -LN2_LOW, mul_add::<S>(n, -LN2_HIGH, x));
-    let p = polynomial::<S, 6>(
-        r,
-        [0.5, 1.666_666_5e-1, 4.166_579_6e-2, 8.333_452e-3, 1.398_2e-3, 1.987_569_1e-4],
-    );
+    let p = polynomial::<S, 6>(r, [0.5, 1.666_666_5e-1, 4.166_579_6e-2, 8.333_452e-3, 1.398_2e-3, 1.987_569_1e-4]);
     let y = mul_add::<S>(p, r * r, r) + 1.0;
     let power_of_two = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
     if below { 0.0 } else { y * power_of_two }

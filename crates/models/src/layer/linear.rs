@@ -1,7 +1,7 @@
 //! A matrix and a bias, dense or rounded to codes on the way.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use lapidary_kernels::ops;
 
 use super::Initializer;
@@ -24,15 +24,42 @@ pub struct Linear {
 }
 
 /// The codes a weight is rounded to: `G` groups of rows, each with a scale and a zero point of its own.
+///
+/// What is trained is the scale's ratio to where it began: an optimizer's step is then a share of the scale, whatever
+/// the width of the codes.
 #[derive(Module, Debug)]
 pub struct WeightRange {
-    /// Distance of two codes, `[G]`; trained along with the weights.
+    /// Distance of two codes at the beginning, `[G]`; fixed.
     pub scales: Param<Tensor<1>>,
+    /// What the scales are multiplied by, `[G]`; 1 at the beginning, trained along with the weights.
+    pub ratios: Param<Tensor<1>>,
     /// The code that stands for zero, `[G]`; fixed.
     pub zeros: Param<Tensor<1>>,
     /// Width of a code.
     #[module(skip)]
     pub bits: u32,
+}
+
+impl WeightRange {
+    /// Ranges of `bits`-bit codes for weights on the device of `weight`.
+    pub fn new(scales: Vec<f32>, zeros: Vec<f32>, bits: u32, weight: &Param<Tensor<2>>) -> Self {
+        let device = weight.val().device();
+        let vector = |data: Vec<f32>| {
+            let groups = data.len();
+            Param::from_tensor(Tensor::<1>::from_data(TensorData::new(data, [groups]), &device))
+        };
+        Self {
+            ratios: vector(vec![1.0; scales.len()]),
+            scales: vector(scales).set_require_grad(false),
+            zeros: vector(zeros).set_require_grad(false),
+            bits,
+        }
+    }
+
+    /// Distance of two codes now, `[G]`.
+    pub fn used_scales(&self) -> Tensor<1> {
+        self.scales.val() * self.ratios.val()
+    }
 }
 
 impl Linear {
@@ -59,7 +86,7 @@ impl Linear {
     pub fn used_weight(&self) -> Tensor<2> {
         let weight = self.weight.val();
         match &self.range {
-            Some(range) => ops::fake_quantize(weight, range.scales.val(), range.zeros.val(), range.bits),
+            Some(range) => ops::fake_quantize(weight, range.used_scales(), range.zeros.val(), range.bits),
             None => weight,
         }
     }

@@ -86,7 +86,7 @@ impl Scale {
         if axis.from_zero && !axis.log {
             (low, high) = (low.min(0.0), high.max(0.0));
         }
-        if high - low <= (1e-12 * low.abs().max(high.abs())).max(TINY) {
+        if high - low <= (1e-9 * low.abs().max(high.abs())).max(TINY) {
             // All values are the same (or as good as): give them room on both sides.
             let is_zero = low.abs() <= 2.0 * TINY;
             let room = if axis.log || is_zero { 0.5 } else { 0.1 * low.abs() };
@@ -103,24 +103,28 @@ impl Scale {
         }
         let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
         // Ranges are at most a few steps wide by the choice of `step`; the bound guards against rounding alone.
-        let values: Vec<f64> = (0..1000).map(|k| first + f64::from(k)).take_while(|k| *k <= last).map(|k| k * step).collect();
-        let ticks = values.iter().map(|value| Tick { value: *value, label: linear_label(*value, step, low, high) }).collect();
+        let values: Vec<f64> =
+            (0..1000).map(|k| first + f64::from(k)).take_while(|k| *k <= last).map(|k| k * step).collect();
+        let ticks =
+            values.iter().map(|value| Tick { value: *value, label: linear_label(*value, step, low, high) }).collect();
         Self { low, high, log: false, ticks }
     }
 
     fn logarithmic(mut low: f64, mut high: f64, count: usize, ends: Ends) -> Self {
         // Ever denser families of ticks, until there are enough of them.
-        const FAMILIES: [&[f64]; 4] = [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]];
+        const FAMILIES: [&[f64]; 4] =
+            [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]];
         if ends == Ends::Round && high - low > 2.0 {
             (low, high) = ((low + 1e-9).floor(), (high - 1e-9).ceil());
         } else if ends == Ends::Round {
             let room = 0.06 * (high - low);
             (low, high) = (low - room, high + room);
         }
+        let slack = 1e-9 * (high - low);
         let ticks_of = |mantissas: &[f64]| -> Vec<f64> {
             let decades = low.floor() as i32..=high.ceil() as i32;
             let all = decades.flat_map(|decade| mantissas.iter().map(move |m| m * 10f64.powi(decade)));
-            all.filter(|value| (low - 1e-9..=high + 1e-9).contains(&value.log10())).collect()
+            all.filter(|value| (low - slack..=high + slack).contains(&value.log10())).collect()
         };
         let enough = count.saturating_sub(1).clamp(2, 4);
         let family = FAMILIES.iter().find(|family| ticks_of(family).len() >= enough).unwrap_or(&FAMILIES[3]);
@@ -153,7 +157,8 @@ fn linear_label(value: f64, step: f64, low: f64, high: f64) -> String {
     let largest = low.abs().max(high.abs());
     let value = if value.abs() < step * 1e-6 { 0.0 } else { value };
     if largest >= 1e7 || largest < 1e-3 {
-        let decimals = if value == 0.0 { 0.0 } else { (value.abs().log10().floor() - step.log10().floor()).max(0.0) + 1.0 };
+        let decimals =
+            if value == 0.0 { 0.0 } else { (value.abs().log10().floor() - step.log10().floor()).max(0.0) + 1.0 };
         return number::scientific(value, decimals.min(6.0) as usize);
     }
     let decimals = (0..8).find(|d| {

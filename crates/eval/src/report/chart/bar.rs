@@ -86,7 +86,7 @@ impl BarChart {
         // Tags may have to stand above the highest bar.
         let headroom = if self.bars.iter().any(|bar| !bar.tag.is_empty()) { 1.12 } else { 1.0 };
         let extents = self.bars.iter().filter_map(|bar| bar.extent(&axis));
-        let ends = extents.flat_map(|(low, high)| [low, high * headroom]);
+        let ends = extents.flat_map(|(low, high)| [low, high, high * headroom]);
         let Some(y) = Scale::fit(&axis, ends, Frame::y_ticks(size), Ends::Round) else { return Ok(None) };
         let labels = Labels::fit(&self.bars, &y, size);
         let frame = Frame::new(size, None, y, labels.lines());
@@ -123,7 +123,12 @@ impl BarChart {
             return canvas.text((x, (frame.y(0.0) - 9.0).max(0.0)), "–", TICK_SIZE, Align::Centre, Colour::Muted);
         }
         let (base, top) = (frame.y(0.0), frame.y(bar.value));
-        canvas.rectangle((x - width / 2.0, base), (x + width / 2.0, top), Colour::Series(0), self.opacity(bar.group))?;
+        canvas.rectangle(
+            (x - width / 2.0, base),
+            (x + width / 2.0, top),
+            Colour::Series(0),
+            self.opacity(bar.group),
+        )?;
         if let Some(error) = bar.drawn_error(&axis) {
             let (high, low) = (frame.y(bar.value + error), frame.y(bar.value - error));
             let cap = (width / 6.0).min(5.0);
@@ -170,7 +175,8 @@ impl BarChart {
                 opacity: self.opacity(group),
             })
             .collect();
-        let explained = [(&self.error_name, LegendMark::Whisker), (&self.mark_name, LegendMark::Point(Marker::Diamond))];
+        let explained =
+            [(&self.error_name, LegendMark::Whisker), (&self.mark_name, LegendMark::Point(Marker::Diamond))];
         for (name, mark) in explained.into_iter().filter(|(name, _)| !name.is_empty()) {
             entries.push(LegendEntry { name: name.clone(), mark, colour: 1, opacity: 1.0 });
         }
@@ -178,10 +184,9 @@ impl BarChart {
     }
 
     pub(super) fn table(&self) -> Table {
-        let columns =
-            [Column::text(&self.x_name), Column::number(&self.value_name), Column::number(&self.error_name)]
-                .into_iter()
-                .chain([Column::number(&self.mark_name), Column::text(&self.tag_name)]);
+        let columns = [Column::text(&self.x_name), Column::number(&self.value_name), Column::number(&self.error_name)]
+            .into_iter()
+            .chain([Column::number(&self.mark_name), Column::text(&self.tag_name)]);
         let mut table = Table::new(columns);
         let largest = self.bars.iter().flat_map(|bar| [Some(bar.value), bar.error, bar.mark]).flatten();
         let decimals = decimals_for(largest);

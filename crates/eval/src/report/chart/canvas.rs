@@ -5,8 +5,8 @@
 
 use plotters::coord::Shift;
 use plotters::prelude::{
-    Circle, DrawingArea, DrawingAreaErrorKind, IntoDrawingArea, PathElement, Polygon, RGBColor, Rectangle,
-    SVGBackend, Text,
+    Circle, DrawingArea, DrawingAreaErrorKind, IntoDrawingArea, PathElement, Polygon, RGBColor, Rectangle, SVGBackend,
+    Text,
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, IntoFont, ShapeStyle, TextStyle};
@@ -80,7 +80,6 @@ impl Stroke {
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Align {
-    Left,
     Centre,
     Right,
 }
@@ -138,7 +137,12 @@ pub(super) fn draw(
     }
     // The backend fixes width and height in its own large units: the opening tag is replaced by one that scales.
     let body = drawn.split_once(">\n").map_or("", |(_, body)| body);
-    let label = label.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    let label = label
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;");
     Ok(format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\">\n{body}"))
 }
 
@@ -198,7 +202,6 @@ impl Canvas<'_> {
         // The backend divides font sizes by this number.
         const BACKEND_FACTOR: f64 = 1.24;
         let horizontal = match align {
-            Align::Left => HPos::Left,
             Align::Centre => HPos::Center,
             Align::Right => HPos::Right,
         };
@@ -206,7 +209,7 @@ impl Canvas<'_> {
         let style = TextStyle::from(("sans-serif", size * SCALE * BACKEND_FACTOR).into_font())
             .color(&colour)
             .pos(Pos::new(horizontal, VPos::Center));
-        Ok(self.area.draw(&Text::new(text, units(at), style))?)
+        Ok(self.area.draw(&Text::new(text.to_owned(), units(at), style))?)
     }
 }
 
@@ -269,7 +272,8 @@ mod tests {
     fn style_sheet_knows_every_colour() {
         let style = include_str!("../style.css");
         let roles = [Colour::Ink, Colour::Muted, Colour::Axis, Colour::Grid, Colour::Paper];
-        let colours: Vec<_> = roles.into_iter().chain((0..PALETTE.len()).map(Colour::Series)).map(Colour::rgb).collect();
+        let colours: Vec<_> =
+            roles.into_iter().chain((0..PALETTE.len()).map(Colour::Series)).map(Colour::rgb).collect();
         for (index, RGBColor(r, g, b)) in colours.iter().enumerate() {
             let value = format!("#{r:02X}{g:02X}{b:02X}");
             for attribute in ["stroke", "fill"] {

@@ -87,7 +87,8 @@ impl LineChart {
     }
 
     fn draw_references(&self, canvas: &mut Canvas, frame: &Frame) -> Result<(), DrawError> {
-        let shown: Vec<_> = self.references.iter().filter(|reference| self.y.can_show(reference.value)).cloned().collect();
+        let shown: Vec<_> =
+            self.references.iter().filter(|reference| self.y.can_show(reference.value)).cloned().collect();
         frame.draw_references(canvas, &shown)
     }
 

@@ -230,9 +230,14 @@ impl Area {
         let (height, gap) = (TICK_SIZE + 1.0, RADIUS + 3.0);
         let (across, along) = (width / 2.0 + gap, height / 2.0 + gap);
         let offsets = [
-            (0.0, -along), (0.0, along), (across, 0.0), (-across, 0.0),
-            (across - 4.0, -along + 4.0), (-across + 4.0, -along + 4.0),
-            (across - 4.0, along - 4.0), (-across + 4.0, along - 4.0),
+            (0.0, -along),
+            (0.0, along),
+            (across, 0.0),
+            (-across, 0.0),
+            (across - 4.0, -along + 4.0),
+            (-across + 4.0, -along + 4.0),
+            (across - 4.0, along - 4.0),
+            (-across + 4.0, along - 4.0),
         ];
         let area = |(dx, dy): (f64, f64)| Self {
             left: x + dx - width / 2.0,
@@ -255,7 +260,12 @@ impl Area {
     fn is_crossed(&self, line: &[(f64, f64); 2]) -> bool {
         let [(x0, y0), (x1, y1)] = *line;
         let (mut from, mut to) = (0.0f64, 1.0f64);
-        let sides = [(x0 - x1, x0 - self.left), (x1 - x0, self.right - x0), (y0 - y1, y0 - self.top), (y1 - y0, self.bottom - y0)];
+        let sides = [
+            (x0 - x1, x0 - self.left),
+            (x1 - x0, self.right - x0),
+            (y0 - y1, y0 - self.top),
+            (y1 - y0, self.bottom - y0),
+        ];
         for (slope, distance) in sides {
             if slope == 0.0 {
                 if distance < 0.0 {
