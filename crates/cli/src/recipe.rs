@@ -95,6 +95,8 @@ pub enum Format {
     /// Tab-separated with a header line, as it is or compressed by zstd.
     #[default]
     Tsv,
+    /// One JSON object a line, as it is or compressed by zstd.
+    Jsonl,
 }
 
 /// Fine-tuning in f32: AdamW, linear warm-up and decay.

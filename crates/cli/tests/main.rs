@@ -2,6 +2,7 @@
 
 mod calls;
 mod inspect;
+mod run;
 
 use std::process::{Command, Output};
 

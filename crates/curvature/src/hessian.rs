@@ -61,7 +61,7 @@ impl<'a, M: Classifier> BlockHessian<'a, M> {
         Self { model: Some(model), block, sample, base, difference }
     }
 
-    /// The step in use and its estimated relative error, once a product has been made.
+    /// The step that further products take and its estimated relative error, once a product has been made.
     pub fn difference(&self) -> Option<Difference> {
         self.difference
     }
@@ -118,6 +118,21 @@ impl<'a, M: Classifier> BlockHessian<'a, M> {
     }
 }
 
+/// Steps of a [`Difference`] are those of a unit vector; a longer one takes a shorter step.
+impl<M: Classifier> BlockHessian<'_, M> {
+    /// Finds the step for products with `v`, which is not zero.
+    fn settle(&mut self, v: &[f32]) -> Result<Difference, CurvatureError> {
+        let length = norm(v);
+        let (dim, scale) = (self.dim(), norm(&self.base).max(1.0) / length);
+        let settled = step::settle(&mut |step, out| self.gradient_at(v, step, out), dim, scale)?;
+        Ok(Difference { step: settled.step * length, error: settled.error })
+    }
+
+    fn product(&mut self, v: &[f32], step: f64, out: &mut [f32]) -> Result<(), CurvatureError> {
+        step::product(&mut |step, out| self.gradient_at(v, step, out), step, out)
+    }
+}
+
 impl<M: Classifier> LinearOperator for BlockHessian<'_, M> {
     fn dim(&self) -> usize {
         self.base.len()
@@ -129,17 +144,14 @@ impl<M: Classifier> LinearOperator for BlockHessian<'_, M> {
             out.fill(0.0);
             return Ok(());
         }
-        let step = match self.difference {
-            Some(difference) => difference.step,
-            None => {
-                let scale = norm(&self.base).max(1.0) / length;
-                let dim = self.dim();
-                let settled = step::settle(&mut |step, out| self.gradient_at(v, step, out), dim, scale)?;
-                // The step belongs to a unit vector; a longer one takes a shorter step.
-                self.difference = Some(Difference { step: settled.step * length, error: settled.error });
-                settled.step * length
-            }
-        };
-        step::product(&mut |step, out| self.gradient_at(v, step, out), step / length, out)
+        if let Some(Difference { step, .. }) = self.difference {
+            return self.product(v, step / length, out);
+        }
+        let first = self.settle(v)?;
+        self.product(v, first.step / length, out)?;
+        // What is asked for next lies along the most curved directions, where the step that suits a random vector can
+        // be ten times too long and bend the top eigenvalue by a percent. The first product already points that way.
+        self.difference = Some(if norm(out) > 0.0 { self.settle(out)? } else { first });
+        Ok(())
     }
 }

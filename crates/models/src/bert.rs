@@ -11,7 +11,7 @@ use lapidary_kernels::mask::{Mask, MaskKind};
 use lapidary_kernels::ops;
 use serde_json::{Value, json};
 
-use crate::checkpoint::Config;
+use crate::checkpoint::{Checkpoint, Config};
 use crate::classifier::{Classifier, Matrix};
 use crate::error::ModelError;
 use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
@@ -51,9 +51,7 @@ impl BertConfig {
     /// # Errors
     /// A missing key, a wrong type, or a variant of BERT that this file does not build.
     pub fn read(config: &Config, labels: Option<&[String]>) -> Result<Self, ModelError> {
-        for (key, built) in
-            [("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")]
-        {
+        for (key, built) in [("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")] {
             match config.optional_str(key)? {
                 Some(found) if found != built => {
                     return Err(config.invalid(key, format!("is {found:?}, only {built:?} is built")).into());
@@ -65,6 +63,7 @@ impl BertConfig {
             Some(labels) => labels.to_vec(),
             None => labels_of(config)?,
         };
+        let pad_id = config.optional_usize("pad_token_id")?.unwrap_or(0);
         let read = Self {
             vocabulary: config.usize("vocab_size")?,
             width: config.usize("hidden_size")?,
@@ -75,17 +74,52 @@ impl BertConfig {
             token_types: config.optional_usize("type_vocab_size")?.unwrap_or(2),
             norm_eps: config.optional_f64("layer_norm_eps")?.unwrap_or(1e-12) as f32,
             deviation: config.optional_f64("initializer_range")?.unwrap_or(0.02) as f32,
-            pad_id: config.optional_usize("pad_token_id")?.unwrap_or(0) as u32,
+            pad_id: u32::try_from(pad_id).unwrap_or(u32::MAX),
             labels,
         };
         if read.heads == 0 || !read.width.is_multiple_of(read.heads) {
             let reason = format!("{} heads do not divide a width of {}", read.heads, read.width);
             return Err(config.invalid("num_attention_heads", reason).into());
         }
-        if read.blocks == 0 || read.positions == 0 || read.vocabulary == 0 || read.labels.is_empty() {
-            return Err(config.invalid("config", "a BERT needs blocks, positions, a vocabulary and labels").into());
+        for (key, size) in [
+            ("vocab_size", read.vocabulary),
+            ("hidden_size", read.width),
+            ("num_hidden_layers", read.blocks),
+            ("intermediate_size", read.feed_forward),
+            ("max_position_embeddings", read.positions),
+            ("type_vocab_size", read.token_types),
+            ("id2label", read.labels.len()),
+        ] {
+            if size == 0 {
+                return Err(config.invalid(key, "must not be 0").into());
+            }
+        }
+        if pad_id >= read.vocabulary {
+            let reason = format!("{pad_id} is not in a vocabulary of {}", read.vocabulary);
+            return Err(config.invalid("pad_token_id", reason).into());
         }
         Ok(read)
+    }
+
+    /// Whether a checkpoint can hold a model of these sizes: a few lines of JSON should not make the program ask for
+    /// more memory than the weights beside them justify.
+    ///
+    /// # Errors
+    /// More parameters than the checkpoint's bytes can say, at two bits a weight.
+    pub fn check_size(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
+        let [vocabulary, width, blocks, inner, positions, segments] =
+            [self.vocabulary, self.width, self.blocks, self.feed_forward, self.positions, self.token_types]
+                .map(|size| size as u128);
+        let product = |a: u128, b: u128| a.saturating_mul(b);
+        let tables = product(vocabulary.saturating_add(positions).saturating_add(segments), width);
+        let block = product(width, width.saturating_mul(4).saturating_add(inner.saturating_mul(2)));
+        let parameters = tables.saturating_add(product(blocks, block));
+        let bytes: u128 = checkpoint.tensors().map(|tensor| u128::from(tensor.bytes)).sum();
+        if parameters > bytes.saturating_mul(4) {
+            let reason = format!("sizes make {parameters} parameters, the checkpoint's tensors have {bytes} bytes");
+            return Err(checkpoint.config().invalid("hidden_size", reason).into());
+        }
+        Ok(())
     }
 
     /// The `config.json` that [`read`](Self::read) and `transformers` take.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, QuantizationConfig, packed};
+use crate::checkpoint::{Checkpoint, CheckpointError, QuantizationConfig, SafetensorsFile, packed, printable};
 use crate::classifier::Classifier;
 use crate::error::ModelError;
 use crate::parameters;
@@ -19,9 +19,13 @@ pub struct Unshared {
 /// Fills a model from a checkpoint, dense or packed; a packed matrix is unpacked into `f32`.
 ///
 /// # Errors
-/// A tensor that is missing, is of another shape, or belongs to no parameter, unless the model says that it may.
+/// A tensor that is missing, is of another shape, has an element that is not finite, or belongs to no parameter,
+/// unless the model says that it may.
 pub fn load<M: Classifier>(model: M, checkpoint: &Checkpoint) -> Result<(M, Unshared), ModelError> {
     let quantization = checkpoint.quantization()?;
+    if let Some(quantization) = &quantization {
+        quantization.check(checkpoint)?;
+    }
     let mut unshared = Unshared::default();
     let mut used = Vec::new();
     let mut failed = None;
@@ -54,12 +58,13 @@ pub fn load<M: Classifier>(model: M, checkpoint: &Checkpoint) -> Result<(M, Unsh
         return Err(error);
     }
     for name in checkpoint.names() {
-        let stem = [".codes", ".scales", ".zeros"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-        if used.iter().any(|used| used == name || used == stem) {
+        let stem = [".codes", ".scales", ".zeros"].iter().find_map(|end| name.strip_suffix(end));
+        let stem = stem.filter(|stem| quantization.as_ref().is_some_and(|q| q.tensors.contains_key(*stem)));
+        if used.iter().any(|used| used == stem.unwrap_or(name)) {
             continue;
         }
         if !M::known_extra(name) && !M::known_extra(&format!("bert.{name}")) {
-            return Err(ModelError::Unknown { folder: checkpoint.path().display().to_string(), name: name.into() });
+            return Err(ModelError::Unknown { folder: checkpoint.path().display().to_string(), name: printable(name) });
         }
         unshared.extra.push(name.to_owned());
     }
@@ -80,23 +85,31 @@ fn read(
     name: &str,
     shape: &[usize],
 ) -> Result<Option<(String, Vec<f32>)>, ModelError> {
-    let packed_as = |name: &str| quantization.is_some_and(|q| q.tensors.contains_key(name));
     let bare = name.split_once('.').map_or(name, |(_, bare)| bare);
     for name in [name, bare] {
-        if let Some(quantization) = quantization.filter(|_| packed_as(name)) {
-            let tensor = packed::read_packed(checkpoint, quantization, name)?;
-            if tensor.shape() != shape {
-                let reason = format!("has shape {:?}, config.json asks for {shape:?}", tensor.shape());
+        if let Some((quantization, layout)) = quantization.and_then(|q| Some((q, q.tensors.get(name)?))) {
+            if layout.shape != shape {
+                let reason = format!("is packed with shape {:?}, the model needs {shape:?}", layout.shape);
                 let (path, tensor) = (checkpoint.path().to_owned(), name.to_owned());
                 return Err(CheckpointError::Tensor { path, tensor, reason }.into());
             }
-            return Ok(Some((name.to_owned(), packed::dequantize(&tensor))));
+            let data = packed::dequantize(&packed::read_packed(checkpoint, quantization, name)?);
+            return Ok(Some((name.to_owned(), finite(checkpoint, name, data)?)));
         }
         if checkpoint.contains(name) {
-            return Ok(Some((name.to_owned(), checkpoint.tensor_of_shape(name, shape)?.data)));
+            let data = checkpoint.tensor_of_shape(name, shape)?.data;
+            return Ok(Some((name.to_owned(), finite(checkpoint, name, data)?)));
         }
     }
     Ok(None)
+}
+
+/// The weights, or the error for one that is infinite or NaN: it would make every result NaN and name no cause.
+fn finite(checkpoint: &Checkpoint, name: &str, data: Vec<f32>) -> Result<Vec<f32>, CheckpointError> {
+    let Some(place) = data.iter().position(|x| !x.is_finite()) else { return Ok(data) };
+    let path = checkpoint.file(name).map_or(checkpoint.path(), SafetensorsFile::path).to_owned();
+    let reason = format!("element {place} is {}, weights must be finite", data[place]);
+    Err(CheckpointError::Tensor { path, tensor: name.to_owned(), reason })
 }
 
 /// A tensor on its way into a file: name, shape, elements.

@@ -97,8 +97,7 @@ impl ModuleMapper for Change<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, value, mapper) = param.consume();
         let (autodiff, trained, shape) = (value.is_autodiff(), value.is_require_grad(), value.dims());
-        let parameter =
-            Parameter { path: &self.path.join("."), id, shape: &shape, value: flat(plain(value)), trained };
+        let parameter = Parameter { path: &self.path.join("."), id, shape: &shape, value: flat(plain(value)), trained };
         let value = (self.change)(parameter).reshape(Shape::new(shape));
         let value = if autodiff { Tensor::from_inner(value).set_require_grad(trained) } else { value };
         Param::from_mapped_value(id, value, mapper)

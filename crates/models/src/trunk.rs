@@ -114,8 +114,9 @@ impl Trunk {
     /// Runs the blocks of a range, `x [B·L, D]` → `[B·L, D]`.
     pub fn forward(&self, x: Tensor<2>, blocks: Range<usize>, rows: usize, mask: &Mask, pass: &Pass) -> Tensor<2> {
         let first = blocks.start;
-        self.blocks[blocks].iter().enumerate().fold(x, |x, (offset, block)| {
-            block.forward(x, rows, mask, pass, (first + offset) as u64 * Self::PLACES)
-        })
+        self.blocks[blocks]
+            .iter()
+            .enumerate()
+            .fold(x, |x, (offset, block)| block.forward(x, rows, mask, pass, (first + offset) as u64 * Self::PLACES))
     }
 }

@@ -72,6 +72,17 @@ impl ViltConfig {
             }
             Ok(())
         };
+        for (key, size) in [
+            ("vocab_size", read.vocabulary),
+            ("max_position_embeddings", read.positions),
+            ("intermediate_size", read.feed_forward),
+            ("num_hidden_layers", read.blocks),
+            ("labels", read.labels.len()),
+        ] {
+            if size == 0 {
+                return Err(config.invalid(key, "must be at least 1").into());
+            }
+        }
         divides("patch_size", read.patch, read.image)?;
         divides("num_attention_heads", read.heads, read.width)?;
         Ok(read)
@@ -199,13 +210,10 @@ impl Classifier for Vilt {
         let embeddings = &self.embeddings;
         let count = |n: usize| -> Vec<u32> { (0..rows).flat_map(|_| 0..n as u32).collect() };
         let words = embeddings.word.forward(&batch.ids) + embeddings.position.forward(&count(length)); // [B·L, D]
-        let picture = embeddings.patch.forward(self.pixels(&batch.images))
-            + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
+        let picture =
+            embeddings.patch.forward(self.pixels(&batch.images)) + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
         let [_, width] = words.dims();
-        let both = Tensor::cat(
-            vec![picture.reshape([rows, patches, width]), words.reshape([rows, length, width])],
-            1,
-        ); // [B, P + L, D]
+        let both = Tensor::cat(vec![picture.reshape([rows, patches, width]), words.reshape([rows, length, width])], 1); // [B, P + L, D]
         pass.dropout(both.reshape([rows * (patches + length), width]), u64::MAX)
     }
 
@@ -239,13 +247,9 @@ impl Classifier for Vilt {
 
     fn tables_mut(&mut self) -> Vec<(String, &mut Embedding)> {
         let tables = &mut self.embeddings;
-        [
-            ("word", &mut tables.word),
-            ("position", &mut tables.position),
-            ("patch_position", &mut tables.patch_position),
-        ]
-        .into_iter()
-        .map(|(path, table)| (format!("embeddings.{path}.weight"), table))
-        .collect()
+        [("word", &mut tables.word), ("position", &mut tables.position), ("patch_position", &mut tables.patch_position)]
+            .into_iter()
+            .map(|(path, table)| (format!("embeddings.{path}.weight"), table))
+            .collect()
     }
 }

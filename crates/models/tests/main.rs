@@ -1,3 +1,5 @@
 //! Integration tests of the models, in one binary.
 
+mod bert;
 mod checkpoint;
+mod trunk;

@@ -97,12 +97,7 @@ pub fn pack<M: Classifier>(model: &mut M) -> Result<Vec<(String, PackedTensor)>,
     Ok(packed)
 }
 
-fn pack_one(
-    name: String,
-    weight: Tensor<2>,
-    ranges: &Ranges,
-    bits: u32,
-) -> Result<(String, PackedTensor), QuantError> {
+fn pack_one(name: String, weight: Tensor<2>, ranges: &Ranges, bits: u32) -> Result<(String, PackedTensor), QuantError> {
     let shape @ [rows, cols] = weight.dims();
     let in_parameter = |source: QuantError| QuantError::Parameter { name: name.clone(), source: Box::new(source) };
     let codes = quantize_codes(&floats(weight), rows, cols, ranges, bits).map_err(in_parameter)?;

@@ -144,18 +144,18 @@ pub(crate) struct Grid {
 impl Grid {
     /// The whole of `[min(0, least), max(0, greatest)]`. The ends lie within half a scale of the grid's, since the
     /// zero is rounded.
+    ///
+    /// In the arithmetic of `lapidary_kernels::cpu::fake_quantize::fake_quantize_rows`, to the last bit: a table whose
+    /// rows a model rounds as it looks them up is packed as it was evaluated.
     pub fn min_max(weights: &[f32], bits: u32) -> Self {
         let (least, greatest) = span(weights);
-        let width = f64::from(greatest) - f64::from(least);
+        let width = greatest - least;
         if width == 0.0 {
             return Self { scale: 1.0, zero: 0 };
         }
-        let steps = f64::from((1u32 << bits) - 1);
-        Self {
-            // Subnormal numbers have too few digits for a scale.
-            scale: ((width / steps) as f32).max(f32::MIN_POSITIVE),
-            zero: (-f64::from(least) / width * steps).round_ties_even() as i32,
-        }
+        // Subnormal numbers have too few digits for a scale.
+        let scale = (width / ((1u32 << bits) - 1) as f32).max(f32::MIN_POSITIVE);
+        Self { scale, zero: (-least / scale).round_ties_even() as i32 }
     }
 }
 

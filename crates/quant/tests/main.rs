@@ -1,4 +1,8 @@
+//! Integration tests of quantization, in one binary.
+
 mod allocate;
+mod cut;
+mod golden;
 mod least_squares;
 mod plan;
 mod quantizer;

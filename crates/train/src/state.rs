@@ -67,7 +67,8 @@ impl StateFolder {
         atomic_write(&self.state_path(position.step), |writer| write_safetensors(writer, tensors))?;
         let states = self.states()?;
         for old in states.iter().rev().skip(self.keep) {
-            fs::remove_file(self.state_path(*old)).map_err(|source| TrainError::Log { path: self.path.clone(), source })?;
+            fs::remove_file(self.state_path(*old))
+                .map_err(|source| TrainError::Log { path: self.path.clone(), source })?;
         }
         Ok(())
     }
@@ -146,8 +147,7 @@ fn parameter_tensors<M: Module>(model: &M) -> Vec<TensorSource<'static>> {
             lapidary_models::checkpoint::Dtype::F32,
             shape,
             move |writer| {
-                let bytes: Vec<u8> =
-                    parameters::elements(value).into_iter().flat_map(f32::to_le_bytes).collect();
+                let bytes: Vec<u8> = parameters::elements(value).into_iter().flat_map(f32::to_le_bytes).collect();
                 writer.write_all(&bytes)
             },
         ));

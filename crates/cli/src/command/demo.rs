@@ -44,8 +44,7 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
         .map(|(&split, count)| questions(seed, split).take(count).map(|sample| sample.picture_example()).collect())
         .collect();
     let tokenizer = Tokenizer::from_words(&synth::words())?;
-    let examples =
-        Examples::encode([&parts[0], &parts[1], &parts[2]], tokenizer, recipe.data.max_length, Vec::new())?;
+    let examples = Examples::encode([&parts[0], &parts[1], &parts[2]], tokenizer, recipe.data.max_length, Vec::new())?;
     let source = ViltSource::new(ViltConfig {
         vocabulary: examples.tokenizer.vocab_size(),
         positions: recipe.data.max_length,

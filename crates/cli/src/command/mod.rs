@@ -39,7 +39,6 @@ pub enum Device {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Show what is in a checkpoint: config, tensors, sizes, what packing saves
     /// The whole way on generated data: train, measure, cut, report; minutes, nothing to download
     Demo(demo::Args),
     /// Run all stages of a recipe

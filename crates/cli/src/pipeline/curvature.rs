@@ -2,9 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
-use lapidary_curvature::{
-    BlockHessian, Difference, HessianSample, LayerSensitivity, PowerOptions, top_eigenvalue,
-};
+use lapidary_curvature::{BlockHessian, Difference, HessianSample, LayerSensitivity, PowerOptions, top_eigenvalue};
 use lapidary_data::{Batch, Encoded};
 use lapidary_kernels::rng::Stream;
 use lapidary_models::Classifier;

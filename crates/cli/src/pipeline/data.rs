@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use lapidary_data::{Columns, Dataset, Example, Labels, Tokenizer, source};
 use lapidary_models::ModelError;
 
-use crate::recipe::{Recipe, Roots};
+use crate::recipe::{Format, Recipe, Roots};
 
 /// Tokenized parts of a data set.
 pub struct Examples {
@@ -39,8 +39,12 @@ impl Examples {
             labels: Labels::Count(u32::try_from(recipe.model.labels.len()).context("too many labels")?),
         };
         let (train_file, dev_file) = (roots.data(&data.train)?, roots.data(&data.dev)?);
-        let mut train = source::read(&train_file, &columns)?;
-        let test = source::read(&dev_file, &columns)?;
+        let read = match data.format {
+            Format::Tsv => source::tsv::read,
+            Format::Jsonl => source::jsonl::read,
+        };
+        let mut train = read(&train_file, &columns)?;
+        let test = read(&dev_file, &columns)?;
         ensure!(
             data.validation_rows < train.len(),
             "{}: {} rows, of which data.validation_rows = {} are to be kept out of training; lower it",
@@ -69,17 +73,22 @@ impl Examples {
         Ok(Self { train: train.rows, validation: validation.rows, test: test.rows, tokenizer, truncated, files })
     }
 
-    /// Whether a model has a vector for every token and place.
+    /// Whether a model has a vector for every token, place and segment.
     ///
     /// # Errors
-    /// A vocabulary larger than the model's, an input longer than its positions.
-    pub fn check(&self, vocabulary: usize, positions: usize) -> anyhow::Result<()> {
+    /// A vocabulary larger than the model's, an input longer than its positions, a segment beyond its own.
+    pub fn check(&self, vocabulary: usize, positions: usize, segments: usize) -> anyhow::Result<()> {
         ensure!(
             self.tokenizer.vocab_size() <= vocabulary,
             "the tokenizer has {} tokens, the model's table {vocabulary}: they do not belong together",
             self.tokenizer.vocab_size()
         );
         let rows = [&self.train, &self.validation, &self.test];
+        let segment = rows.iter().flat_map(|rows| rows.iter()).flat_map(|row| &row.types).max().copied().unwrap_or(0);
+        ensure!(
+            (segment as usize) < segments,
+            "the tokenizer marks segment {segment}, the model knows {segments}: they do not belong together"
+        );
         let length = rows.into_iter().flatten().map(|row| row.ids.len()).max().unwrap_or(0);
         if length > positions {
             return Err(ModelError::TooLong { length, positions }.into());

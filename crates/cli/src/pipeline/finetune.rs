@@ -8,9 +8,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lapidary_data::BatchOptions;
 use lapidary_models::checkpoint::{Checkpoint, Component, FolderContents, Summary, TensorSource, write_folder};
-use lapidary_quant::megabytes;
 use lapidary_models::load::{export, load};
 use lapidary_models::objective::Classification;
+use lapidary_quant::megabytes;
 use lapidary_train::{AdamWOptions, BatchSource, EpochBatches, MetricsRow, Schedule, TrainOptions, train};
 use serde::{Deserialize, Serialize};
 

@@ -8,7 +8,6 @@ mod finetune;
 pub mod report;
 mod source;
 
-
 use anyhow::Context;
 use lapidary_train::Interrupt;
 

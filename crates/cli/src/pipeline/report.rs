@@ -97,9 +97,10 @@ fn result(run: &Run, outcome: &Outcome, naming: &Naming) -> anyhow::Result<RunRe
         .map(|seed| seed.finetuned.seconds + seed.cuts.iter().map(|cut| cut.seconds).sum::<f64>())
         .sum();
     result.finish(trained + outcome.curvature.seconds);
-    let peaks = outcome.seeds.iter().flat_map(|seed| {
-        seed.cuts.iter().map(|cut| cut.peak_rss_bytes).chain([seed.finetuned.peak_rss_bytes])
-    });
+    let peaks = outcome
+        .seeds
+        .iter()
+        .flat_map(|seed| seed.cuts.iter().map(|cut| cut.peak_rss_bytes).chain([seed.finetuned.peak_rss_bytes]));
     result.peak_rss_bytes = peaks.chain([result.peak_rss_bytes]).max().unwrap_or_default();
     Ok(result)
 }
@@ -120,12 +121,12 @@ fn notes(run: &Run, outcome: &Outcome) -> Vec<String> {
         notes.push(format!("In the checkpoint and not used: {}.", first.finetuned.extra.join(", ")));
     }
     if let Some(cut) = first.cuts.first() {
-        let kinds = |end: &str| cut.dense.iter().filter(|name| name.ends_with(end)).count();
-        let norms = cut.dense.iter().filter(|name| name.to_lowercase().contains("norm")).count();
+        let norm = |name: &&String| name.to_lowercase().contains("norm");
+        let norms = cut.dense.iter().filter(norm).count();
+        let biases = cut.dense.iter().filter(|name| name.ends_with(".bias") && !norm(name)).count();
         notes.push(format!(
-            "Stays in f32 in every cut: {} tensors, of them {norms} of norms and {} biases, and the classifier.",
-            cut.dense.len(),
-            kinds(".bias")
+            "Stays in f32 in every cut: {} tensors, of them {norms} of norms, {biases} biases and the classifier's weight.",
+            cut.dense.len()
         ));
         notes.push(format!(
             "{} groups of rows a matrix; embeddings {} bits in a range a row; activations {}.",
@@ -193,8 +194,11 @@ fn page(
     for cut in &first.cuts {
         let score = accuracy(&format!("{}.qat", cut.name));
         report = report.key_number(
-            KeyNumber::new(format!("{score:.1}"), "%", format!("accuracy, {}", words(&cut.name)))
-                .note(format!("{:.1} MB; rounded directly {:.1} %", cut.size_mb, accuracy(&format!("{}.direct", cut.name)))),
+            KeyNumber::new(format!("{score:.1}"), "%", format!("accuracy, {}", words(&cut.name))).note(format!(
+                "{:.1} MB; rounded directly {:.1} %",
+                cut.size_mb,
+                accuracy(&format!("{}.direct", cut.name))
+            )),
         );
     }
     let seeds = match outcome.seeds.len() {
@@ -313,8 +317,7 @@ fn sensitivity(outcome: &Outcome) -> BarChart {
         chart.groups = vec![format!("{high} bits"), format!("{low} bits")];
     }
     outcome.curvature.layers.iter().fold(chart, |chart, layer| {
-        let bar =
-            Bar::new((layer.layer + 1).to_string(), layer.mean.abs()).error(layer.std).mark(layer.omega);
+        let bar = Bar::new((layer.layer + 1).to_string(), layer.mean.abs()).error(layer.std).mark(layer.omega);
         match mixed.and_then(|cut| cut.block_bits.get(layer.layer)) {
             Some(&bits) => chart.bar(bar.tag(bits.to_string()).group(usize::from(Some(bits) != high))),
             None => chart.bar(bar),

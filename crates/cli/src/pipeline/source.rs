@@ -52,6 +52,7 @@ impl BertSource {
     pub fn open(folder: &Path, labels: &[String]) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(folder)?;
         let config = BertConfig::read(checkpoint.config(), Some(labels))?;
+        config.check_size(&checkpoint)?;
         Ok(Self { folder: folder.to_owned(), checkpoint, config })
     }
 }
@@ -72,7 +73,7 @@ impl ModelSource for BertSource {
         &self.config.labels
     }
     fn check(&self, examples: &Examples) -> anyhow::Result<()> {
-        examples.check(self.config.vocabulary, self.config.positions)
+        examples.check(self.config.vocabulary, self.config.positions, self.config.token_types)
     }
 }
 
@@ -104,7 +105,8 @@ impl ModelSource for ViltSource {
         &self.config.labels
     }
     fn check(&self, examples: &Examples) -> anyhow::Result<()> {
-        examples.check(self.config.vocabulary, self.config.positions)?;
+        // It has no segment vectors: what type a token has makes no difference.
+        examples.check(self.config.vocabulary, self.config.positions, usize::MAX)?;
         let side = self.config.image as u32;
         let rows = [&examples.train, &examples.validation, &examples.test];
         let fits = |row: &Encoded| row.image.as_ref().is_some_and(|image| (image.width, image.height) == (side, side));

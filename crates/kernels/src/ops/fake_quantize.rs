@@ -29,7 +29,7 @@ pub fn fake_quantize_rows(x: Tensor<2>, bits: u32) -> Tensor<2> {
 }
 
 pub(super) fn forward(w: FlexTensor, scales: FlexTensor, zeros: FlexTensor, bits: u32) -> FlexTensor {
-    let w = w.to_contiguous();
+    let (w, scales, zeros) = (w.to_contiguous(), scales.to_contiguous(), zeros.to_contiguous());
     let (rows, columns) = rows_columns(&w);
     let mut y = vec![0.0; rows * columns];
     cpu::fake_quantize::fake_quantize(floats(&w), rows, columns, floats(&scales), floats(&zeros), bits, &mut y);
@@ -43,7 +43,7 @@ pub(super) fn grad(
     dy: FlexTensor,
     bits: u32,
 ) -> (FlexTensor, FlexTensor) {
-    let (w, dy) = (w.to_contiguous(), dy.to_contiguous());
+    let (w, scales, zeros, dy) = (w.to_contiguous(), scales.to_contiguous(), zeros.to_contiguous(), dy.to_contiguous());
     let (rows, columns) = rows_columns(&w);
     let (mut dw, mut dscales) = (vec![0.0; rows * columns], vec![0.0; floats(&scales).len()]);
     cpu::fake_quantize::fake_quantize_backward(

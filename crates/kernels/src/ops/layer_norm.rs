@@ -32,6 +32,7 @@ pub(super) fn forward(
     eps: f32,
 ) -> FlexTensor {
     let (x, residual) = (x.to_contiguous(), residual.to_contiguous());
+    let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
     let mut y = vec![0.0; floats(&x).len()];
     cpu::layer_norm::layer_norm(floats(&x), present(&residual), floats(&gamma), floats(&beta), eps, &mut y);
     like(y, &x)
@@ -44,7 +45,8 @@ pub(super) fn grad(
     dy: FlexTensor,
     eps: f32,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
-    let (x, residual, dy) = (x.to_contiguous(), residual.to_contiguous(), dy.to_contiguous());
+    let (x, residual, gamma, dy) =
+        (x.to_contiguous(), residual.to_contiguous(), gamma.to_contiguous(), dy.to_contiguous());
     let width = floats(&gamma).len();
     let (mut dx, mut dgamma, mut dbeta) = (vec![0.0; floats(&x).len()], vec![0.0; width], vec![0.0; width]);
     cpu::layer_norm::layer_norm_backward(
@@ -90,9 +92,10 @@ pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
     let (x, residual, gamma, beta) =
         (x.into_primitive(), residual.into_primitive(), gamma.into_primitive(), beta.into_primitive());
     match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => {
-            prep.finish((x.clone(), residual.clone(), gamma.clone(), eps), B::fused_layer_norm(x, residual, gamma, beta, eps))
-        }
+        OpsKind::Tracked(prep) => prep.finish(
+            (x.clone(), residual.clone(), gamma.clone(), eps),
+            B::fused_layer_norm(x, residual, gamma, beta, eps),
+        ),
         OpsKind::UnTracked(prep) => prep.finish(B::fused_layer_norm(x, residual, gamma, beta, eps)),
     }
 }

@@ -14,7 +14,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 }
 
 pub(super) fn forward(x: FlexTensor, w: FlexTensor, bias: FlexTensor) -> FlexTensor {
-    let (x, w) = (x.to_contiguous(), w.to_contiguous());
+    let (x, w, bias) = (x.to_contiguous(), w.to_contiguous(), bias.to_contiguous());
     let ((n, input), (output, _)) = (rows_columns(&x), rows_columns(&w));
     let mut y = vec![0.0; n * output];
     let bias = floats(&bias);

@@ -146,7 +146,13 @@ impl Kernels for Flex {
     fn linear_grad_bias(dy: FlexTensor) -> FlexTensor {
         linear::grad_bias(dy)
     }
-    fn fused_layer_norm(x: FlexTensor, residual: FlexTensor, gamma: FlexTensor, beta: FlexTensor, eps: f32) -> FlexTensor {
+    fn fused_layer_norm(
+        x: FlexTensor,
+        residual: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        eps: f32,
+    ) -> FlexTensor {
         layer_norm::forward(x, residual, gamma, beta, eps)
     }
     fn layer_norm_grad(

@@ -38,9 +38,13 @@ pub(super) fn adamw_step(
     second: FlexTensor,
     settings: AdamW,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
-    // `to_contiguous` clones the handle; the original has to go before the storage counts as unshared.
-    let own = |x: FlexTensor| if x.is_contiguous() { x } else { x.to_contiguous() };
-    let gradient = own(gradient);
+    // `to_contiguous` clones the handle; the original has to go before the storage counts as unshared. The storage of
+    // a view is larger than the view.
+    let own = |x: FlexTensor| match x.is_contiguous() && x.storage::<f32>().len() == x.layout().num_elements() {
+        true => x,
+        false => like(floats(&x.to_contiguous()).to_vec(), &x),
+    };
+    let gradient = gradient.to_contiguous();
     let (mut parameter, mut first, mut second) = (own(parameter), own(first), own(second));
     cpu::adamw::adamw_update(
         &settings,

@@ -13,26 +13,10 @@ mod linear;
 mod reduce;
 mod threads;
 
-use lapidary_kernels::rng::Stream;
-
-/// Standard normal numbers.
-fn random(n: usize, seed: u64) -> Vec<f32> {
-    let mut stream = Stream::new(seed, 0);
-    (0..n).map(|_| stream.normal()).collect()
-}
+use crate::support::{assert_close, random};
 
 fn to_f64(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
-}
-
-/// Every element of `actual` is within `tolerance` of `expected`, relative to the larger of 1 and the expectation.
-#[track_caller]
-fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64, what: &str) {
-    assert_eq!(actual.len(), expected.len(), "{what}");
-    for (i, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
-        let error = (f64::from(actual) - expected).abs() / expected.abs().max(1.0);
-        assert!(error <= tolerance, "{what}[{i}] is {actual}, not {expected}: error {error:e}");
-    }
 }
 
 /// The gradient at `x` of `Σ dy f(x)` by central differences in `f64`.

@@ -75,7 +75,7 @@ fn hint(nearest: &Option<String>) -> String {
 }
 
 /// A name from a file as it may be printed: control characters escaped, and no longer than a line.
-pub(super) fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     const LONGEST: usize = 200;
     let mut printed: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if name.chars().nth(LONGEST).is_some() {

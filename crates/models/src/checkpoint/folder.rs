@@ -105,7 +105,7 @@ impl Checkpoint {
     }
 
     /// The file that holds a tensor.
-    pub(super) fn file(&self, name: &str) -> Result<&SafetensorsFile, CheckpointError> {
+    pub(crate) fn file(&self, name: &str) -> Result<&SafetensorsFile, CheckpointError> {
         self.places.get(name).map(|&file| &self.files[file]).ok_or_else(|| self.missing(name))
     }
 

@@ -22,6 +22,7 @@ mod write;
 pub use config::Config;
 pub use dtype::Dtype;
 pub use error::CheckpointError;
+pub(crate) use error::printable;
 pub use folder::Checkpoint;
 pub use header::{Header, TensorInfo};
 pub use packed::{PackedTensor, QuantizationConfig, QuantizedTensor};

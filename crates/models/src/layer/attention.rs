@@ -33,8 +33,7 @@ impl Attention {
     /// `x [B·L, D]` → `[B·L, D]`, before the residual.
     pub fn forward(&self, x: Tensor<2>, rows: usize, mask: &Mask) -> Tensor<2> {
         let [tokens, width] = x.dims();
-        let shape =
-            AttentionShape { rows, length: tokens / rows, heads: self.heads, head_width: width / self.heads };
+        let shape = AttentionShape { rows, length: tokens / rows, heads: self.heads, head_width: width / self.heads };
         let q = self.query.forward(x.clone()); // [B·L, H·K]
         let k = self.key.forward(x.clone()); // [B·L, H·K]
         let v = self.value.forward(x); // [B·L, H·K]
