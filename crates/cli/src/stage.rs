@@ -170,11 +170,6 @@ impl Stage {
         &self.path
     }
 
-    /// The digest of its inputs, 64 hexadecimal digits.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
     /// What it gave when it was finished with these inputs; `None` if it never was, or if files of it are gone since.
     pub fn done<T: DeserializeOwned>(&self) -> Result<Option<T>, StageError> {
         let Some(Mark { done: Some(done), .. }) = self.mark()?.filter(|mark| mark.key == self.key) else {

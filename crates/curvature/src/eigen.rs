@@ -53,7 +53,8 @@ pub struct PowerStep {
 
 /// The eigenvalue of largest magnitude of a symmetric operator.
 ///
-/// Deterministic given `options.seed`. The direction of `v` is never compared between iterations: it flips each time
+/// A start that is all but orthogonal to the top eigenvector can settle on the next one: likely in a handful of
+/// dimensions, not in the thousands of a layer. Deterministic given `options.seed`. The direction of `v` is never compared between iterations: it flips each time
 /// where the eigenvalue is negative. An iteration that runs out is not an error: `converged` is false and `residual`
 /// says how far it got. Fails on dimension 0, on NaN or infinity in a product, and with the operator's own errors.
 pub fn top_eigenvalue(

@@ -68,8 +68,8 @@ impl<'a, M: Classifier> BlockHessian<'a, M> {
 
     /// The gradient of the mean loss at `w + step · v`.
     pub fn gradient_at(&mut self, v: &[f32], step: f64, out: &mut [f32]) -> Result<(), CurvatureError> {
-        let Self { model, block, sample, base, .. } = self;
-        let (prefix, block) = (M::block_path(*block), *block);
+        let Self { model, block, base, .. } = &mut *self;
+        let prefix = M::block_path(*block);
         let Some(moved) = model.take() else { return Err(CurvatureError::Empty) };
         let mut place = 0;
         let moved = parameters::map(moved, &mut |parameter| {
@@ -87,16 +87,24 @@ impl<'a, M: Classifier> BlockHessian<'a, M> {
                 .collect();
             Tensor::from_data(TensorData::new(values, [elements]), &parameter.value.device())
         });
-        let mut sum = vec![0.0f64; base.len()];
-        for (batch, hidden) in sample.batches.iter().zip(&sample.hidden) {
+        let gradient = self.gradient_of(&moved, out);
+        self.model = Some(moved);
+        gradient
+    }
+
+    /// The gradient of the mean loss at a model's own parameters, summed in `f64` over the batches.
+    fn gradient_of(&self, model: &M, out: &mut [f32]) -> Result<(), CurvatureError> {
+        let prefix = M::block_path(self.block);
+        let mut sum = vec![0.0f64; self.base.len()];
+        for (batch, hidden) in self.sample.batches.iter().zip(&self.sample.hidden) {
             let pass = Pass::evaluation();
-            let x = moved.advance(hidden.clone(), block..moved.blocks(), batch, &pass);
-            let logits = moved.head(x, batch, &pass);
-            let loss = Classification::of_logits(logits, batch, sample.examples as f32)
+            let x = model.advance(hidden.clone(), self.block..model.blocks(), batch, &pass);
+            let logits = model.head(x, batch, &pass);
+            let loss = Classification::of_logits(logits, batch, self.sample.examples as f32)
                 .map_err(|error| CurvatureError::Operator(Box::new(error)))?;
-            let gradients = parameters::gradients(&moved, loss.backward());
+            let gradients = parameters::gradients(model, loss.backward());
             let mut place = 0;
-            parameters::visit(&moved, &mut |parameter| {
+            parameters::visit(model, &mut |parameter| {
                 if parameter.path.starts_with(&prefix) {
                     let elements: usize = parameter.shape.iter().product();
                     // A parameter that the loss does not reach has gradient zero.
@@ -113,7 +121,6 @@ impl<'a, M: Classifier> BlockHessian<'a, M> {
         for (out, sum) in out.iter_mut().zip(sum) {
             *out = sum as f32;
         }
-        *model = Some(moved);
         Ok(())
     }
 }

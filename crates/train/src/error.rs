@@ -28,7 +28,7 @@ pub enum TrainError {
          or clip the gradient; the last saved state is whole"
     )]
     NotFinite {
-        /// Loss or gradient norm.
+        /// Loss, gradient norm or validation metric.
         what: &'static str,
         /// Its value.
         value: f64,

@@ -114,6 +114,9 @@ where
             let last = position.step == total;
             if last || (options.evaluate_every > 0 && position.step.is_multiple_of(options.evaluate_every)) {
                 let metric = validate(&model)?;
+                if !metric.is_finite() {
+                    return Err(TrainError::NotFinite { what: "the validation metric", value: metric, step, rate });
+                }
                 row.validation = Some(metric);
                 events.scalar("validation", position.step, metric)?;
                 if position.best.is_none_or(|(best, _)| metric > best) {

@@ -264,7 +264,10 @@ fn change(points: f64) -> String {
 /// How a reader calls a variant.
 fn words(variant: &str) -> String {
     match qbert_name(variant) {
-        Some(bits) => format!("{} bits", bits.replace(" mixed", " mixed")),
+        Some(bits) => match bits.strip_suffix(" mixed") {
+            Some(bits) => format!("mixed {bits} bits"),
+            None => format!("{bits} bits"),
+        },
         None => variant.to_owned(),
     }
 }

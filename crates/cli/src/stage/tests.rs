@@ -22,7 +22,7 @@ fn a_finished_stage_is_done_until_its_inputs_change() {
     first.finish(&json!({"accuracy": 90.5})).expect("written");
 
     let again = stage(&run, json!({"epochs": 1, "rate": 1e-5}));
-    assert_eq!(again.key(), first.key(), "the order of keys does not matter");
+    assert_eq!(again.key, first.key, "the order of keys does not matter");
     assert_eq!(again.done::<Value>().expect("readable"), Some(json!({"accuracy": 90.5})));
     assert_eq!(again.done::<Vec<u8>>().expect("readable"), None, "outputs of another form");
 

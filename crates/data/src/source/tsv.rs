@@ -100,10 +100,12 @@ mod tests {
     }
 
     fn texts(example: &Example) -> Vec<&str> {
-        let text = |part| match part {
-            &Part::Text(ref text) => text.as_str(),
-            Part::Image(_) => panic!("a table has no images"),
-        };
+        fn text(part: &Part) -> &str {
+            match part {
+                Part::Text(text) => text,
+                Part::Image(_) => panic!("a table has no images"),
+            }
+        }
         example.parts.iter().map(text).collect()
     }
 

@@ -28,9 +28,8 @@ pub fn fixed(value: f64, decimals: usize) -> String {
 /// A number of unknown size with about four significant digits: `0.8500`, `89.42`, `1,234`, `3.1×10⁻⁵`.
 pub fn significant(value: f64) -> String {
     let size = value.abs();
-    if !value.is_finite() || value == 0.0 {
-        fixed(value, 0)
-    } else if value.fract() == 0.0 && size < 1e9 {
+    let is_whole = value.fract() == 0.0 && size < 1e9;
+    if !value.is_finite() || is_whole {
         fixed(value, 0)
     } else if !(1e-3..1e9).contains(&size) {
         scientific(value, 2)

@@ -71,12 +71,12 @@ impl<B: Backend + Kernels> Backward<B, 3> for AttentionBackward {
 }
 
 pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    q: FloatTensor<Autodiff<B, C>>,
-    k: FloatTensor<Autodiff<B, C>>,
-    v: FloatTensor<Autodiff<B, C>>,
+    q: Tracked<B, C>,
+    k: Tracked<B, C>,
+    v: Tracked<B, C>,
     shape: AttentionShape,
     mask: Mask,
-) -> FloatTensor<Autodiff<B, C>> {
+) -> Tracked<B, C> {
     let nodes = [q.node(), k.node(), v.node()];
     let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
     match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {

@@ -48,10 +48,10 @@ impl<B: Backend + Kernels> Backward<B, 1> for CrossEntropyBackward {
 }
 
 pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    logits: FloatTensor<Autodiff<B, C>>,
+    logits: Tracked<B, C>,
     targets: Arc<[i64]>,
     normalizer: f32,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+) -> (Tracked<B, C>, Tracked<B, C>) {
     let prep = CrossEntropyBackward.prepare::<C>([logits.node()]).compute_bound().stateful();
     let (loss, gradient) = B::fused_cross_entropy(logits.into_primitive(), targets, normalizer);
     let constant = constant::<B, C>(gradient.clone());

@@ -46,10 +46,10 @@ impl<B: Backend + Kernels> Backward<B, 1> for DropoutBackward {
 }
 
 pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
+    x: Tracked<B, C>,
     p: f32,
     key: DropoutKey,
-) -> FloatTensor<Autodiff<B, C>> {
+) -> Tracked<B, C> {
     match DropoutBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish((p, key), B::dropout(x.into_primitive(), p, key)),
         OpsKind::UnTracked(prep) => prep.finish(B::dropout(x.into_primitive(), p, key)),

@@ -46,9 +46,9 @@ impl<B: Backend + Kernels> Backward<B, 1> for EmbeddingBackward {
 }
 
 pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    table: FloatTensor<Autodiff<B, C>>,
+    table: Tracked<B, C>,
     ids: Arc<[u32]>,
-) -> FloatTensor<Autodiff<B, C>> {
+) -> Tracked<B, C> {
     match EmbeddingBackward.prepare::<C>([table.node()]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let table = table.into_primitive();

@@ -88,11 +88,11 @@ impl<B: Backend + Kernels> Backward<B, 3> for FakeQuantizeBackward {
 }
 
 pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    w: FloatTensor<Autodiff<B, C>>,
-    scales: FloatTensor<Autodiff<B, C>>,
-    zeros: FloatTensor<Autodiff<B, C>>,
+    w: Tracked<B, C>,
+    scales: Tracked<B, C>,
+    zeros: Tracked<B, C>,
     bits: u32,
-) -> FloatTensor<Autodiff<B, C>> {
+) -> Tracked<B, C> {
     let nodes = [w.node(), scales.node(), zeros.node()];
     let (w, scales, zeros) = (w.into_primitive(), scales.into_primitive(), zeros.into_primitive());
     match FakeQuantizeBackward.prepare::<C>(nodes).compute_bound().stateful() {
@@ -115,10 +115,7 @@ impl<B: Backend + Kernels> Backward<B, 1> for RowsBackward {
     }
 }
 
-pub(super) fn track_rows<B: Backend + Kernels, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    bits: u32,
-) -> FloatTensor<Autodiff<B, C>> {
+pub(super) fn track_rows<B: Backend + Kernels, C: CheckpointStrategy>(x: Tracked<B, C>, bits: u32) -> Tracked<B, C> {
     let prep = RowsBackward.prepare::<C>([x.node()]).compute_bound();
     prep.stateless(B::fake_quantize_rows(x.into_primitive(), bits))
 }

@@ -40,9 +40,7 @@ impl<B: Backend + Kernels> Backward<B, 1> for GeluBackward {
     }
 }
 
-pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
+pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(x: Tracked<B, C>) -> Tracked<B, C> {
     match GeluBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let x = x.into_primitive();

@@ -82,12 +82,12 @@ impl<B: Backend + Kernels> Backward<B, 4> for LayerNormBackward {
 }
 
 pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    residual: FloatTensor<Autodiff<B, C>>,
-    gamma: FloatTensor<Autodiff<B, C>>,
-    beta: FloatTensor<Autodiff<B, C>>,
+    x: Tracked<B, C>,
+    residual: Tracked<B, C>,
+    gamma: Tracked<B, C>,
+    beta: Tracked<B, C>,
     eps: f32,
-) -> FloatTensor<Autodiff<B, C>> {
+) -> Tracked<B, C> {
     let nodes = [x.node(), residual.node(), gamma.node(), beta.node()];
     let (x, residual, gamma, beta) =
         (x.into_primitive(), residual.into_primitive(), gamma.into_primitive(), beta.into_primitive());

@@ -69,10 +69,10 @@ impl<B: Backend + Kernels> Backward<B, 3> for LinearBackward {
 }
 
 pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    w: FloatTensor<Autodiff<B, C>>,
-    bias: FloatTensor<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
+    x: Tracked<B, C>,
+    w: Tracked<B, C>,
+    bias: Tracked<B, C>,
+) -> Tracked<B, C> {
     match LinearBackward.prepare::<C>([x.node(), w.node(), bias.node()]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let (x, w) = (x.into_primitive(), w.into_primitive());

@@ -250,10 +250,13 @@ fn dispatch<const D: usize>(x: DispatchTensor) -> Tensor<D> {
     Tensor::from_dispatch(x)
 }
 
+/// A float tensor of a backend that records gradients.
+type Tracked<B, C> = FloatTensor<Autodiff<B, C>>;
+
 /// A tensor that takes no part in the gradient.
 fn constant<B: Backend, C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy>(
     x: B::FloatTensorPrimitive,
-) -> FloatTensor<Autodiff<B, C>> {
+) -> Tracked<B, C> {
     <Autodiff<B, C> as burn::backend::AutodiffBackend>::from_inner(x)
 }
 

@@ -156,7 +156,7 @@ fn round_step(raw: f64) -> f64 {
 fn linear_label(value: f64, step: f64, low: f64, high: f64) -> String {
     let largest = low.abs().max(high.abs());
     let value = if value.abs() < step * 1e-6 { 0.0 } else { value };
-    if largest >= 1e7 || largest < 1e-3 {
+    if !(1e-3..1e7).contains(&largest) {
         let decimals =
             if value == 0.0 { 0.0 } else { (value.abs().log10().floor() - step.log10().floor()).max(0.0) + 1.0 };
         return number::scientific(value, decimals.min(6.0) as usize);

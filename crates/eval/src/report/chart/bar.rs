@@ -278,8 +278,8 @@ fn in_two_lines(name: &str, room: f64) -> Vec<String> {
     if fits(name) {
         return vec![name.into()];
     }
-    let breaks = name.match_indices(' ').map(|(at, _)| at);
-    match breaks.filter(|at| fits(&name[..*at])).last() {
+    let mut breaks = name.match_indices(' ').map(|(at, _)| at);
+    match breaks.rfind(|at| fits(&name[..*at])) {
         Some(at) => vec![name[..at].into(), fit_text(name[at..].trim(), TICK_SIZE, room)],
         None => vec![fit_text(name, TICK_SIZE, room)],
     }
