@@ -1,5 +1,5 @@
 //! A report with invented numbers, to look at while its style is worked on:
-//! `cargo run --release -p lapidary-eval --example report -- report.html`
+//! `cargo run --release --workspace --example report -- report.html`
 
 use std::path::Path;
 

@@ -130,22 +130,3 @@ fn sizes_of_any_order() {
     let (scale, _) = one_group(&[1e-42, -3e-45, 2e-41], 4, Method::LeastSquares);
     assert!(scale.is_normal());
 }
-
-/// `cargo test --release -p lapidary-quant -- --ignored --nocapture time` on a quiet machine.
-#[test]
-#[ignore = "a timing, not a check"]
-fn time_of_an_encoder() {
-    // MiniLM's six layers: attention 4 x [384, 384], FFN [1536, 384] and [384, 1536].
-    let shapes: Vec<(usize, usize)> = [(384, 384); 4].into_iter().chain([(1536, 384), (384, 1536)]).collect();
-    let matrices: Vec<(usize, usize, Vec<f32>)> = (0..6u64)
-        .flat_map(|layer| shapes.iter().enumerate().map(move |(i, &(rows, cols))| (layer * 6 + i as u64, rows, cols)))
-        .map(|(seed, rows, cols)| (rows, cols, normal(rows * cols, seed)))
-        .collect();
-    for bits in 2..=8 {
-        let start = std::time::Instant::now();
-        for (rows, cols, w) in &matrices {
-            find_ranges(w, *rows, *cols, 128, bits, Method::LeastSquares).unwrap();
-        }
-        println!("{bits} bits: {:?}", start.elapsed());
-    }
-}

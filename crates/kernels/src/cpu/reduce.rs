@@ -1,4 +1,4 @@
-//! Sums and tests over a whole slice, in an order that the number of threads does not change.
+//! Sums over a whole slice, in an order that the number of threads does not change.
 
 use rayon::prelude::*;
 
@@ -14,11 +14,6 @@ pub fn sum_of_squares(x: &[f32]) -> f64 {
     }
     let partials: Vec<f64> = x.par_chunks(CHUNK).map(squares).collect();
     partials.iter().sum()
-}
-
-/// Whether no element is infinite or NaN.
-pub fn all_finite(x: &[f32]) -> bool {
-    if x.len() <= CHUNK { finite(x) } else { x.par_chunks(CHUNK).all(finite) }
 }
 
 dispatch!(squares = squares_body(x: &[f32]) -> f64);
@@ -38,13 +33,4 @@ fn squares_body<S: Simd>(x: &[f32]) -> f64 {
         *sum += f64::from(*x) * f64::from(*x);
     }
     sums.iter().sum()
-}
-
-dispatch!(finite = finite_body(x: &[f32]) -> bool);
-
-#[inline(always)]
-fn finite_body<S: Simd>(x: &[f32]) -> bool {
-    // All bits of the exponent set; no early exit, so that the loop vectorises.
-    const EXPONENT: u32 = 0x7f80_0000;
-    x.iter().fold(0u32, |found, x| found | u32::from(x.to_bits() & EXPONENT == EXPONENT)) == 0
 }

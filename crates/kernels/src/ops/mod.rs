@@ -33,7 +33,7 @@ pub use fake_quantize::{fake_quantize, fake_quantize_rows};
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use optimizer::{AdamWState, adamw, all_finite, scale_in_place, sum_of_squares};
+pub use optimizer::{AdamWState, adamw, sum_of_squares};
 
 /// Every operator with its backward operator, at the level of backend primitives.
 ///

@@ -58,24 +58,10 @@ pub(super) fn adamw_step(
 
 /// `Σ x²` in `f64`, in one fixed order whatever the number of threads.
 pub fn sum_of_squares<const D: usize>(x: &Tensor<D>) -> f64 {
-    read(x, cpu::reduce::sum_of_squares)
-}
-
-/// Whether no element is infinite or NaN.
-pub fn all_finite<const D: usize>(x: &Tensor<D>) -> bool {
-    read(x, cpu::reduce::all_finite)
-}
-
-/// `x · factor`, in place where `x` has one owner.
-pub fn scale_in_place<const D: usize>(x: Tensor<D>, factor: f32) -> Tensor<D> {
-    x.mul_scalar(factor)
-}
-
-fn read<const D: usize, T>(x: &Tensor<D>, question: impl Fn(&[f32]) -> T) -> T {
     let x = if x.is_autodiff() { x.clone().inner() } else { x.clone() };
     match x.clone().try_into_primitive::<Flex>() {
-        Ok(x) => question(floats(&x.to_contiguous())),
+        Ok(x) => cpu::reduce::sum_of_squares(floats(&x.to_contiguous())),
         // Another device: the data crosses once.
-        Err(_) => question(&x.into_data().iter::<f32>().collect::<Vec<_>>()),
+        Err(_) => cpu::reduce::sum_of_squares(&x.into_data().iter::<f32>().collect::<Vec<_>>()),
     }
 }

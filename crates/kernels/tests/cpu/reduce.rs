@@ -1,4 +1,4 @@
-use lapidary_kernels::cpu::reduce::{all_finite, sum_of_squares};
+use lapidary_kernels::cpu::reduce::sum_of_squares;
 
 use super::{random, to_f64};
 
@@ -14,15 +14,4 @@ fn sums_of_every_length() {
 #[test]
 fn large_squares_do_not_overflow() {
     assert!((sum_of_squares(&[1e30; 4]) / 4e60 - 1.0).abs() < 1e-6);
-}
-
-#[test]
-fn one_bad_element_is_found_anywhere() {
-    let mut x = random(200_003, 1);
-    assert!(all_finite(&x) && all_finite(&[]) && all_finite(&[f32::MAX, f32::MIN, -0.0]));
-    for (at, bad) in [(0, f32::NAN), (100_000, f32::INFINITY), (200_002, f32::NEG_INFINITY)] {
-        let good = std::mem::replace(&mut x[at], bad);
-        assert!(!all_finite(&x));
-        x[at] = good;
-    }
 }

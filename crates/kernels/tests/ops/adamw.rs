@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use lapidary_kernels::cpu::adamw::AdamW;
-use lapidary_kernels::ops::{AdamWState, adamw, all_finite, scale_in_place, sum_of_squares};
+use lapidary_kernels::ops::{AdamWState, adamw, sum_of_squares};
 use proptest::prelude::*;
 
 use super::{Input, TOLERANCE, tensors, values};
@@ -78,13 +78,9 @@ fn a_part_of_a_larger_tensor_is_updated_by_itself() {
 fn questions_to_whole_tensors() {
     let input = Input::random("x", 9, 7);
     let expected: f64 = input.data.iter().map(|&x| f64::from(x).powi(2)).sum();
-    let thrice: Vec<f32> = input.data.iter().map(|x| 3.0 * x).collect();
     for device in [Device::flex(), Device::flex().autodiff()] {
         let [x] = tensors(std::array::from_ref(&input), &device);
         assert!((sum_of_squares(&x) - expected).abs() < 1e-5);
         assert!((sum_of_squares(&x.clone().transpose()) - expected).abs() < 1e-5);
-        assert!(all_finite(&x));
-        assert!(!all_finite(&x.clone().mul_scalar(f32::INFINITY)));
-        assert_eq!(values(scale_in_place(x, 3.0)), thrice);
     }
 }
