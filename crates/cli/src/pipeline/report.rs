@@ -299,8 +299,8 @@ fn over_size(outcome: &Outcome, accuracy: &dyn Fn(&str) -> f64, f32_accuracy: f6
     ScatterChart::new("Accuracy over size", size, Axis::new("Accuracy").unit("%"))
         .series(ScatterSeries::new("Q-BERT", points("qat")).joined())
         .series(ScatterSeries::new("rounded directly", points("direct")).joined())
-        .reference(format!("f32: {f32_accuracy:.1} %"), f32_accuracy)
-        .caption("Bits beside each point.")
+        .reference("", f32_accuracy)
+        .caption(format!("Bits beside each point. Dashed: f32, {f32_accuracy:.1} %."))
 }
 
 fn sensitivity(outcome: &Outcome) -> BarChart {
