@@ -11,6 +11,7 @@ fn bad_calls_are_told_in_one_line() {
         (&["inspect", "x", "--threads", "0"], "invalid value '0' for '--threads <N>'"),
         (&["inspect", "x", "--threads", "many"], "invalid value 'many' for '--threads <N>'"),
         (&["inspect", "x", "--seed", "-1"], ""),
+        (&["bench", "train", "--repeats", "0"], "invalid value '0' for '--repeats <N>'"),
         (&["inspect", "x", "--device", "abacus"], "invalid value 'abacus' for '--device <DEVICE>'"),
         (&["inspect", "x", "--device", "vulkan"], "--device vulkan: not built in"),
     ] {

@@ -1,5 +1,6 @@
 //! `lapidary bench`: the program's work, timed; a peer's beside it, in turn, in one run.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -26,8 +27,8 @@ pub struct Args {
     work: Work,
 
     /// Timed steps in each turn
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    repeats: usize,
+    #[arg(long, default_value = "5", value_name = "N")]
+    repeats: NonZeroUsize,
 
     /// Steps before the first that counts, in each turn
     #[arg(long, default_value_t = 2, value_name = "N")]
@@ -42,8 +43,8 @@ pub struct Args {
     peer_name: String,
 
     /// Turns of each side
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    turns: usize,
+    #[arg(long, default_value = "2", value_name = "N")]
+    turns: NonZeroUsize,
 
     /// Also write the result here
     #[arg(long, value_name = "FILE")]
@@ -64,18 +65,18 @@ const ROWS: usize = 16;
 
 /// Times our step, and the peer's in turn with it.
 pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
-    ensure!(args.repeats > 0 && args.turns > 0, "--repeats and --turns must be at least 1");
+    let (repeats, turns) = (args.repeats.get(), args.turns.get());
     let begun = Instant::now();
     let Work::Train = args.work;
     let seed = options.seed.unwrap_or(0);
     let mut step = DecoderStep::new(seed);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let mut progress = Progress::new("decoder step", args.turns as u64, 0);
-    for turn in 0..args.turns {
+    let mut progress = Progress::new("decoder step", turns as u64, 0);
+    for turn in 0..turns {
         for _ in 0..args.warmup {
             step.run()?;
         }
-        for _ in 0..args.repeats {
+        for _ in 0..repeats {
             let begun = Instant::now();
             step.run()?;
             ours.push(begun.elapsed().as_secs_f64());
@@ -101,7 +102,7 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     result.notes.push(format!(
         "Median of {} steps in {} turns{}.",
         ours.len(),
-        args.turns,
+        turns,
         if args.peer.is_some() { ", a turn of the peer after each of ours" } else { "" }
     ));
     result.finish(begun.elapsed().as_secs_f64());
