@@ -19,19 +19,19 @@ update, always on the same random batch. Both sides must use these sizes:
     --warmup N    steps before them that do not count (default 2)
     --only WORK   decoder (f32) or decoder_bf16 (bf16 autocast, f32 weights); both without it
     --json        one JSON object per work, one a line, on standard output:
-                  {"name": "decoder_step.f32", "median_seconds", "min_seconds", "max_seconds", "repeats"}
-                  without it the same as a sentence; versions go to standard error
-"""
+                  {"name": "decoder_step.f32", "median_seconds", "min_seconds", "max_seconds", "repeats",
+                  "peak_rss_bytes"}
+                  without it the times as a sentence; versions go to standard error
 
-import argparse
-import json
-import statistics
-import sys
-import time
+peak_rss_bytes is the process's largest resident memory until then, imports included: of a work alone
+only with --only.
+"""
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+from timing import Work, main
 
 D, LAYERS, HEADS, FF, S, B, V = 256, 6, 4, 1024, 256, 16, 4096
 
@@ -43,11 +43,12 @@ class Block(nn.Module):
         self.qkv, self.out = nn.Linear(D, 3 * D), nn.Linear(D, D)
         self.up, self.down = nn.Linear(D, FF), nn.Linear(FF, D)
 
-    def forward(self, x):  # [B, S, D]
-        qkv = self.qkv(self.norm1(x)).view(B, S, 3, HEADS, D // HEADS)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, S, K]
+    def forward(self, x):  # [rows, length, D]
+        rows, length, _ = x.shape
+        qkv = self.qkv(self.norm1(x)).view(rows, length, 3, HEADS, D // HEADS)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [rows, H, length, K]
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(a.transpose(1, 2).reshape(B, S, D))
+        x = x + self.out(a.transpose(1, 2).reshape(rows, length, D))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
@@ -58,8 +59,8 @@ class Decoder(nn.Module):
         self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
         self.norm, self.head = nn.LayerNorm(D), nn.Linear(D, V, bias=False)
 
-    def forward(self, ids):  # [B, S] -> [B, S, V]
-        x = self.tokens(ids) + self.positions(torch.arange(S))
+    def forward(self, ids):  # [rows, length] -> [rows, length, V]
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
         return self.head(self.norm(self.blocks(x)))
 
 
@@ -80,53 +81,11 @@ def decoder_step(bf16):
     return step
 
 
-WORK = {
-    "decoder": ("decoder_step.f32", lambda: decoder_step(bf16=False)),
-    "decoder_bf16": ("decoder_step.bf16", lambda: decoder_step(bf16=True)),
+WORKS = {
+    "decoder": Work("decoder_step.f32", lambda: decoder_step(bf16=False)),
+    "decoder_bf16": Work("decoder_step.bf16", lambda: decoder_step(bf16=True)),
 }
 
 
-def measure(name, step, warmup, repeats):
-    for _ in range(warmup):
-        step()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return dict(
-        name=name, median_seconds=statistics.median(seconds),
-        min_seconds=min(seconds), max_seconds=max(seconds), repeats=repeats,
-    )
-
-
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument("--repeats", type=positive, default=5)
-    parser.add_argument("--warmup", type=positive, default=2)
-    parser.add_argument("--only", choices=WORK)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-
-    torch.set_num_threads(arguments.threads)
-    print(f"torch {torch.__version__}, {arguments.threads} threads", file=sys.stderr)
-    for work in [arguments.only] if arguments.only else WORK:
-        name, make = WORK[work]
-        result = measure(name, make(), arguments.warmup, arguments.repeats)
-        if arguments.json:
-            print(json.dumps(result), flush=True)
-        else:
-            spread = f"{result['min_seconds']:.3f} to {result['max_seconds']:.3f}"
-            print(f"{name}: median {result['median_seconds']:.3f} s ({spread}, {result['repeats']} steps)")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, WORKS)

@@ -17,6 +17,8 @@ use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+use lapidary_kernels::isa;
+
 use command::{Command, Device, Options};
 use exit::Usage;
 
@@ -50,6 +52,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if cli.options.device == Device::Vulkan {
         return Err(Usage::new("--device vulkan: not built in; this binary computes on the CPU only").into());
     }
+    // Asked first, so that a set this machine lacks is a bad call and not a failure of the first kernel.
+    isa::selected().map_err(|error| Usage::new(error.to_string()))?;
     let threads = cli.options.threads.map_or(0, |threads| usize::from(threads.get()));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
     // From inside the pool a kernel starts at once; from outside each would wait for a thread to wake.

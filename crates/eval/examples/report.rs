@@ -12,7 +12,8 @@ use lapidary_eval::result::{Metrics, ResultError, RunResult, RunSettings};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("give the path of the page to write")?;
-    let mut run = RunResult::new("qbert-sst2", RunSettings { device: "cpu".into(), threads: 2, seed: 1 });
+    let mut run =
+        RunResult::new("qbert-sst2", RunSettings { isa: "avx2".into(), device: "cpu".into(), threads: 2, seed: 1 });
     run.metrics = metrics()?;
     run.notes = vec![
         "3 bits: 1.4 points below f32, 0.2 more than the 4-bit model loses.".into(),

@@ -1,4 +1,4 @@
-//! What a result says of where it came from: machine, instruction set, commit, date, peak memory.
+//! What a result says of where it came from: machine, commit, date, peak memory.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -23,24 +23,6 @@ fn processor() -> String {
         asks_sysctl.then(|| output_of("sysctl", &["-n", "machdep.cpu.brand_string"])).flatten()
     });
     found.unwrap_or_else(|| format!("unnamed {} processor", std::env::consts::ARCH))
-}
-
-/// The best instruction set of this processor that the kernels have a path for: `avx512`, `avx2`, `neon` or `baseline`.
-pub fn isa() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bw") {
-            return "avx512";
-        }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            return "avx2";
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    if std::arch::is_aarch64_feature_detected!("neon") {
-        return "neon";
-    }
-    "baseline"
 }
 
 /// The commit of the checkout that holds the current folder, with `-dirty` behind it when tracked files were changed;
@@ -98,7 +80,6 @@ mod tests {
     #[test]
     fn machine_is_described() {
         assert!(describe().contains(" core"));
-        assert!(["avx512", "avx2", "neon", "baseline"].contains(&isa()));
         assert!(!commit().is_empty());
         if cfg!(target_os = "linux") {
             assert!(peak_rss_bytes().is_some_and(|bytes| bytes > 1 << 20));

@@ -25,7 +25,7 @@ pub struct RunResult {
     pub date: String,
     /// Processor, cores and memory.
     pub machine: String,
-    /// Best instruction set in use: `avx512`, `avx2`, `neon` or `baseline`.
+    /// Instruction set in use: `amx`, `avx512_bf16`, `avx512`, `avx2`, `neon` or `portable`.
     pub isa: String,
     /// `cpu` or `vulkan`.
     pub device: String,
@@ -48,6 +48,7 @@ pub struct RunResult {
 /// What a run was started with, as its result states it.
 #[derive(Clone, Debug)]
 pub struct RunSettings {
+    pub isa: String,
     pub device: String,
     pub threads: usize,
     pub seed: u64,
@@ -61,7 +62,7 @@ impl RunResult {
             commit: machine::commit(),
             date: machine::date(),
             machine: machine::describe(),
-            isa: machine::isa().into(),
+            isa: settings.isa,
             device: settings.device,
             threads: settings.threads,
             seed: settings.seed,

@@ -7,7 +7,7 @@ use lapidary_eval::result::{Metrics, RunResult, RunSettings, check_name};
 use tempfile::TempDir;
 
 pub fn run(name: &str) -> RunResult {
-    let mut run = RunResult::new(name, RunSettings { device: "cpu".into(), threads: 2, seed: 7 });
+    let mut run = RunResult::new(name, RunSettings { isa: "avx2".into(), device: "cpu".into(), threads: 2, seed: 7 });
     run.finish(725.4);
     run
 }

@@ -1,7 +1,33 @@
-//! The arithmetic of Lapidary: plain functions over `f32` slices ([`cpu`]), the same as Burn operators with their
-//! backward passes ([`ops`]), the one attention [`mask`] and the one random generator ([`rng`]).
+//! The arithmetic of Lapidary: kernels over `f32` slices, row-major, one a file; the one attention [`mask`], the one
+//! random generator ([`rng`]) and the choice of the instruction set ([`isa`]).
+//!
+//! Each kernel runs in parallel over chunks of a fixed size and sums in a fixed order, so results never depend on the number
+//! of threads. The loops are compiled for several instruction sets, and the best one that the processor has is picked
+//! at run time. Slice lengths are contracts between the crates and asserted; values that come from outside are
+//! checked and answered with an error.
+//!
+//! Called from outside a Rayon pool each kernel pays for waking it: run a whole training step inside
+//! `rayon::ThreadPool::install`.
 
-pub mod cpu;
+// A kernel's matrices, their dimensions and its outputs are each named by the mathematics.
+#![allow(clippy::too_many_arguments)]
+
+pub mod adamw;
+pub mod attention;
+mod chunks;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod fake_quantize;
+pub mod gelu;
+pub mod isa;
+pub mod layer_norm;
+pub mod linear;
 pub mod mask;
-pub mod ops;
+mod math;
+pub mod moments;
+mod panels;
+mod product;
+pub mod reduce;
 pub mod rng;
+mod simd;

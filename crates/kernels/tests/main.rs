@@ -1,5 +1,5 @@
-//! The kernels against plain twins, as slice functions and as Burn operators.
+//! The kernels against plain twins, under every instruction set that the machine has.
 
-mod cpu;
-mod ops;
+mod isa;
 mod support;
+mod twin;

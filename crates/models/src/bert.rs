@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use lapidary_data::Batch;
 use lapidary_kernels::mask::{Mask, MaskKind};
-use lapidary_kernels::ops;
+use lapidary_ops as ops;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Config};

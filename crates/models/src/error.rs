@@ -1,6 +1,6 @@
 //! What can be wrong with a model, and what to do about it.
 
-use lapidary_kernels::ops::CrossEntropyError;
+use lapidary_ops::CrossEntropyError;
 
 use crate::checkpoint::CheckpointError;
 

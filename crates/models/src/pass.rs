@@ -1,7 +1,7 @@
 //! What one run through a model is for.
 
 use burn::tensor::Tensor;
-use lapidary_kernels::ops::{self, DropoutKey};
+use lapidary_ops::{self as ops, DropoutKey};
 
 /// One forward pass: an evaluation, or a training step with its dropout.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_data::{Batch, Picture};
 use lapidary_kernels::mask::{Mask, MaskKind};
-use lapidary_kernels::ops;
+use lapidary_ops as ops;
 use serde_json::{Value, json};
 
 use crate::checkpoint::Config;

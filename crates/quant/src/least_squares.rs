@@ -14,7 +14,7 @@
 //! second. With a single weight far out the ladder goes on until clipping that weight has been weighed against
 //! rounding all others to zero.
 
-use multiversion::multiversion;
+use lapidary_kernels::moments::rounding_moments;
 
 use crate::quantizer::{Grid, span};
 
@@ -76,7 +76,8 @@ struct Candidate {
 
 impl Group<'_> {
     fn at(&self, scale: f64, zero: i32) -> Candidate {
-        let [error, along, square] = moments(self.weights, scale as f32, -zero as f32, (self.steps - zero) as f32);
+        let [error, along, square] =
+            rounding_moments(self.weights, scale as f32, -zero as f32, (self.steps - zero) as f32);
         // <w, q> / <q, q> = s + <w - s q, q> / <q, q>, which keeps its digits where the error is small.
         let better_scale = if square > 0.0 { scale + along / square } else { scale };
         Candidate { scale, zero, error, better_scale }
@@ -134,49 +135,4 @@ impl Group<'_> {
         }
         best
     }
-}
-
-const LANES: usize = 16;
-/// Sums in f32 are short, so that they keep their digits.
-const BLOCK: usize = 64 * LANES;
-
-/// `sum (w - s q)^2`, `sum (w - s q) q` and `sum q^2`, with `lowest <= q <= highest`.
-///
-/// Multiplies by the reciprocal and fuses nothing: the same bits on every machine.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn moments(weights: &[f32], scale: f32, lowest: f32, highest: f32) -> [f64; 3] {
-    let reciprocal = 1.0 / scale;
-    let mut totals = [0f64; 3];
-    for block in weights.chunks(BLOCK) {
-        let (mut error, mut along, mut square) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
-        let (chunks, rest) = block.as_chunks::<LANES>();
-        for chunk in chunks {
-            for i in 0..LANES {
-                let q = round((chunk[i] * reciprocal).clamp(lowest, highest));
-                let miss = chunk[i] - scale * q;
-                error[i] += miss * miss;
-                along[i] += miss * q;
-                square[i] += q * q;
-            }
-        }
-        for (i, &w) in rest.iter().enumerate() {
-            let q = round((w * reciprocal).clamp(lowest, highest));
-            let miss = w - scale * q;
-            error[i] += miss * miss;
-            along[i] += miss * q;
-            square[i] += q * q;
-        }
-        for (total, sums) in totals.iter_mut().zip([error, along, square]) {
-            *total += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
-        }
-    }
-    totals
-}
-
-/// Ties to even, for magnitudes below 2^22: adding 1.5 * 2^23 leaves no room for a fraction. Clamping to integers may
-/// come before rounding, which bounds the magnitude.
-#[inline(always)]
-fn round(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    (x + ROUND) - ROUND
 }

@@ -6,13 +6,13 @@
 //!
 //! `code = clamp(round(w / scale) + zero, 0, 2^bits - 1)`, `weight = scale (code - zero)`,
 //!
-//! which is `lapidary_kernels::cpu::fake_quantize`. Q-BERT keeps the lower end of the range as a float; here the zero
+//! which is `lapidary_kernels::fake_quantize`. Q-BERT keeps the lower end of the range as a float; here the zero
 //! is itself a code, so that the weight 0 is exact. With a few bits that decides: a group whose one giant weight
 //! stretches the range becomes zeros instead of a constant.
 
 use std::ops::Range;
 
-use lapidary_kernels::cpu::fake_quantize::fake_quantize_codes;
+use lapidary_kernels::fake_quantize::fake_quantize_codes;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -145,7 +145,7 @@ impl Grid {
     /// The whole of `[min(0, least), max(0, greatest)]`. The ends lie within half a scale of the grid's, since the
     /// zero is rounded.
     ///
-    /// In the arithmetic of `lapidary_kernels::cpu::fake_quantize::fake_quantize_rows`, to the last bit: a table whose
+    /// In the arithmetic of `lapidary_kernels::fake_quantize::fake_quantize_rows`, to the last bit: a table whose
     /// rows a model rounds as it looks them up is packed as it was evaluated.
     pub fn min_max(weights: &[f32], bits: u32) -> Self {
         let (least, greatest) = span(weights);

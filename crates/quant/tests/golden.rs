@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use approx::{assert_abs_diff_eq, assert_relative_eq};
-use lapidary_kernels::cpu::fake_quantize::{
-    fake_quantize, fake_quantize_backward, fake_quantize_codes, fake_quantize_rows,
-};
+use lapidary_kernels::fake_quantize::{fake_quantize, fake_quantize_backward, fake_quantize_codes, fake_quantize_rows};
 use lapidary_models::checkpoint::SafetensorsFile;
 use lapidary_quant::{Method, Ranges, dequantize, find_ranges, group_rows, quantize_codes};
 

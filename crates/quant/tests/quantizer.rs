@@ -1,6 +1,6 @@
 //! Ranges, codes and what they stand for.
 
-use lapidary_kernels::cpu::fake_quantize::fake_quantize;
+use lapidary_kernels::fake_quantize::fake_quantize;
 use lapidary_quant::{Method, QuantError, Ranges, dequantize, find_ranges, group_rows, quantize_codes};
 use proptest::prelude::*;
 

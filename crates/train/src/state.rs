@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use lapidary_kernels::ops::AdamWState;
 use lapidary_models::checkpoint::{SafetensorsFile, TensorSource, atomic_write, write_safetensors};
 use lapidary_models::parameters;
+use lapidary_ops::AdamWState;
 use serde::{Deserialize, Serialize};
 
 use crate::{AdamWOptimizer, TrainError};

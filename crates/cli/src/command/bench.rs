@@ -9,10 +9,11 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use clap::ValueEnum;
 use lapidary_eval::result::{RunResult, RunSettings};
-use lapidary_kernels::ops;
+use lapidary_kernels::isa;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::decoder::{Decoder, DecoderConfig};
 use lapidary_models::{Pass, parameters};
+use lapidary_ops as ops;
 use lapidary_train::{AdamWOptimizer, AdamWOptions, Progress};
 use serde::Deserialize;
 
@@ -88,7 +89,12 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     }
     progress.finish("done");
 
-    let settings = RunSettings { device: "cpu".into(), threads: rayon::current_num_threads(), seed };
+    let settings = RunSettings {
+        isa: isa::active().to_string(),
+        device: "cpu".into(),
+        threads: rayon::current_num_threads(),
+        seed,
+    };
     let mut result = RunResult::new("bench-train", settings);
     let ours_median = median(&mut ours);
     result.metrics.insert("decoder_step.f32.seconds", ours_median)?;

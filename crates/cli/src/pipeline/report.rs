@@ -8,6 +8,7 @@ use lapidary_eval::report::{
     Section, Series, qbert,
 };
 use lapidary_eval::result::{RunResult, RunSettings};
+use lapidary_kernels::isa;
 use lapidary_train::MetricsRow;
 
 use super::evaluate::Scored;
@@ -50,6 +51,7 @@ fn result(run: &Run, outcome: &Outcome, naming: &Naming) -> anyhow::Result<RunRe
     let recipe = run.recipe;
     let first = outcome.seeds.first().context("no seed was run")?;
     let settings = RunSettings {
+        isa: isa::active().to_string(),
         device: "cpu".into(),
         threads: rayon::current_num_threads(),
         seed: recipe.seeds.first().copied().unwrap_or_default(),

@@ -2,9 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use lapidary_kernels::cpu::attention::AttentionShape;
+use lapidary_kernels::attention::AttentionShape;
 use lapidary_kernels::mask::Mask;
-use lapidary_kernels::ops;
+use lapidary_ops as ops;
 
 use super::{Initializer, Linear};
 

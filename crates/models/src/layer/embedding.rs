@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use lapidary_kernels::ops;
+use lapidary_ops as ops;
 
 use super::Initializer;
 

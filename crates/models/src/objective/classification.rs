@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use lapidary_data::Batch;
-use lapidary_kernels::ops;
+use lapidary_ops as ops;
 
 use super::Objective;
 use crate::classifier::Classifier;

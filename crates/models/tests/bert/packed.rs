@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use lapidary_kernels::cpu::fake_quantize::fake_quantize_codes;
+use lapidary_kernels::fake_quantize::fake_quantize_codes;
 use lapidary_models::Classifier;
 use lapidary_models::checkpoint::TensorSource;
 use lapidary_models::checkpoint::packed::{CONFIG_KEY, PackedTensor, QuantizationConfig, QuantizedTensor, dequantize};

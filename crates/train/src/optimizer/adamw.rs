@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use lapidary_kernels::cpu::adamw::AdamW;
-use lapidary_kernels::ops::{self, AdamWState};
+use lapidary_kernels::adamw::AdamW;
 use lapidary_models::parameters::{self, GradientMap};
+use lapidary_ops::{self as ops, AdamWState};
 use serde::{Deserialize, Serialize};
 
 /// What stays the same from step to step.

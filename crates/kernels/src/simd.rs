@@ -1,0 +1,152 @@
+//! Instruction sets, and the compilation of a kernel for each.
+//!
+//! Loops over slices are left to the compiler, which vectorises them for the set that it compiles for. Only where it
+//! does not do so reliably, in the tiles of a matrix product, are [`Simd::Lanes`] written out.
+
+/// Accumulators of a reduction and columns of a tile: two AVX2 registers, one of AVX-512, four of NEON.
+pub(crate) const LANES: usize = 16;
+
+/// An instruction set, and [`LANES`] numbers in its registers.
+///
+/// # Safety
+/// The methods may only be called where the processor has the set and the function that they end up in, after
+/// inlining, is compiled for it: within what [`dispatch`] makes.
+pub(crate) trait Simd {
+    /// Whether multiplication and addition fuse. Without it `f32::mul_add` would be a call into the C library.
+    const FMA: bool;
+    /// Rows of a tile of a matrix product: as many as leave registers for the factors. Two multipliers of four cycles
+    /// each want 8 sums or more under way.
+    const TILE: usize;
+    type Lanes: Copy;
+
+    unsafe fn splat(x: f32) -> Self::Lanes;
+    unsafe fn load(x: &[f32; LANES]) -> Self::Lanes;
+    unsafe fn store(x: Self::Lanes, to: &mut [f32; LANES]);
+    /// `a * b + c`.
+    unsafe fn mul_add(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
+}
+
+/// Any processor.
+pub(crate) struct Portable;
+
+impl Simd for Portable {
+    const FMA: bool = false;
+    const TILE: usize = 6;
+    type Lanes = [f32; LANES];
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::Lanes {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(x: &[f32; LANES]) -> Self::Lanes {
+        *x
+    }
+    #[inline(always)]
+    unsafe fn store(x: Self::Lanes, to: &mut [f32; LANES]) {
+        *to = x;
+    }
+    #[inline(always)]
+    unsafe fn mul_add(a: Self::Lanes, b: Self::Lanes, mut c: Self::Lanes) -> Self::Lanes {
+        for lane in 0..LANES {
+            c[lane] += a[lane] * b[lane];
+        }
+        c
+    }
+}
+
+/// An instruction set whose registers of `$width` numbers make up the lanes.
+macro_rules! simd {
+    ($(#[$attribute:meta])* $name:ident, $register:ident x $count:literal of $width:literal,
+     $tile:literal rows, $splat:ident, $load:ident, $store:ident, |$a:ident, $b:ident, $c:ident| $mul_add:expr) => {
+        $(#[$attribute])*
+        pub(crate) struct $name;
+
+        // Where the set is part of the target's baseline, as NEON is, some of its functions are safe.
+        #[allow(unused_unsafe)]
+        // SAFETY, of all four methods: the instruction set is there by the trait's contract, and register i takes the
+        // $width numbers from $width * i, with $width * $count = LANES.
+        $(#[$attribute])*
+        impl Simd for $name {
+            const FMA: bool = true;
+            const TILE: usize = $tile;
+            type Lanes = [$register; $count];
+
+            #[inline(always)]
+            unsafe fn splat(x: f32) -> Self::Lanes {
+                unsafe { [$splat(x); $count] }
+            }
+            #[inline(always)]
+            unsafe fn load(x: &[f32; LANES]) -> Self::Lanes {
+                std::array::from_fn(|i| unsafe { $load(x.as_ptr().add($width * i)) })
+            }
+            #[inline(always)]
+            unsafe fn store(x: Self::Lanes, to: &mut [f32; LANES]) {
+                for (i, x) in x.into_iter().enumerate() {
+                    unsafe { $store(to.as_mut_ptr().add($width * i), x) }
+                }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes {
+                std::array::from_fn(|i| {
+                    let ($a, $b, $c) = (a[i], b[i], c[i]);
+                    unsafe { $mul_add }
+                })
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
+
+simd!(
+    #[cfg(target_arch = "x86_64")]
+    Avx512, __m512 x 1 of 16, 12 rows,
+    _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, |a, b, c| _mm512_fmadd_ps(a, b, c)
+);
+simd!(
+    #[cfg(target_arch = "x86_64")]
+    Avx2, __m256 x 2 of 8, 6 rows,
+    _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, |a, b, c| _mm256_fmadd_ps(a, b, c)
+);
+simd!(
+    #[cfg(target_arch = "aarch64")]
+    Neon, float32x4_t x 4 of 4, 6 rows, vdupq_n_f32, vld1q_f32, vst1q_f32, |a, b, c| vfmaq_f32(c, a, b)
+);
+
+/// Makes `name`, which calls `body::<S>` compiled for the active instruction set `S`.
+///
+/// `body` and all that it calls must be `#[inline(always)]`, or they keep to the baseline's instructions.
+macro_rules! dispatch {
+    ($name:ident = $body:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)?) => {
+        fn $name($($argument: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512($($argument: $type),*) $(-> $result)? {
+                $body::<$crate::simd::Avx512>($($argument),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($argument: $type),*) $(-> $result)? {
+                $body::<$crate::simd::Avx2>($($argument),*)
+            }
+            match $crate::isa::active() {
+                // SAFETY: the active set is one that the processor has.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Bf16 | $crate::isa::Isa::Amx => unsafe {
+                    avx512($($argument),*)
+                },
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx2 => unsafe { avx2($($argument),*) },
+                #[cfg(target_arch = "aarch64")]
+                $crate::isa::Isa::Neon => $body::<$crate::simd::Neon>($($argument),*),
+                _ => $body::<$crate::simd::Portable>($($argument),*),
+            }
+        }
+    };
+}
+pub(crate) use dispatch;

@@ -1,0 +1,4 @@
+//! The operators with their gradients, as Burn's autodiff collects them.
+
+mod ops;
+mod support;

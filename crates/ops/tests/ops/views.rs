@@ -1,0 +1,73 @@
+//! Tensors that do not lie in memory as their rows say: transposed, a part of a larger one, reversed.
+
+use burn::tensor::{Device, Tensor};
+use lapidary_kernels::attention::AttentionShape;
+use lapidary_kernels::mask::Mask;
+use lapidary_ops::*;
+
+use super::{Input, tensors, values};
+
+/// Three views of 6 rows and 4 columns.
+fn views() -> [Tensor<2>; 3] {
+    let inputs = [Input::random("transposed", 4, 6), Input::random("part", 9, 7), Input::random("reversed", 6, 4)];
+    let [transposed, part, reversed] = tensors(&inputs, &Device::flex());
+    [transposed.transpose(), part.slice([2..8, 1..5]), reversed.flip([0, 1])]
+}
+
+/// The same elements, row after row.
+fn compact<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
+    Tensor::from_data(x.to_data(), &x.device())
+}
+
+/// A row of a matrix, last element first.
+fn reversed_row(x: &Tensor<2>) -> Tensor<1> {
+    let [_, columns] = x.dims();
+    x.clone().slice([0..1, 0..columns]).reshape([columns]).flip([0])
+}
+
+/// An operator of a matrix and of a vector as long as its rows.
+type Operator = fn(Tensor<2>, Tensor<1>) -> Tensor<2>;
+
+const OPERATORS: [(&str, Operator); 9] = [
+    ("linear", |x, row| linear(x.clone(), x.slice([0..4, 0..4]), Some(row))),
+    ("layer_norm", |x, row| layer_norm(x.clone(), Some(x), row.clone(), row, 1e-5)),
+    ("gelu", |x, _| gelu(x)),
+    ("attention", |x, _| {
+        let shape = AttentionShape { rows: 2, length: 3, heads: 2, head_width: 2 };
+        attention(x.clone(), x.clone(), x, shape, &Mask::causal())
+    }),
+    ("cross_entropy", |x, _| cross_entropy(x, &[0, 1, 2, 3, -100, 0], 5.0).expect("they fit").reshape([1, 1])),
+    ("embedding", |x, _| embedding(x, &[5, 0, 3])),
+    ("dropout", |x, _| dropout(x, 0.5, DropoutKey { seed: 1, step: 2, place: 3 })),
+    ("fake_quantize", |x, row| {
+        let (scales, zeros) = (row.clone().abs().add_scalar(0.1).flip([0]), row.zeros_like().flip([0]));
+        fake_quantize(x, scales, zeros, 3)
+    }),
+    ("fake_quantize_rows", |x, _| fake_quantize_rows(x, 3)),
+];
+
+#[test]
+fn give_what_their_elements_give() {
+    for view in views() {
+        let row = reversed_row(&view);
+        for (name, operator) in OPERATORS {
+            let actual = values(operator(view.clone(), row.clone()));
+            assert_eq!(actual, values(operator(compact(&view), compact(&row))), "{name}");
+        }
+    }
+}
+
+#[test]
+fn get_the_gradients_that_their_elements_get() {
+    for view in views() {
+        for (name, operator) in OPERATORS {
+            let gradient = |x: Tensor<2>| {
+                let row = compact(&reversed_row(&x)).autodiff();
+                let x = x.autodiff().require_grad();
+                let gradients = operator(x.clone(), row).sum().backward();
+                values(x.grad(&gradients).expect("has a part in the output"))
+            };
+            assert_eq!(gradient(view.clone()), gradient(compact(&view)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Random inputs and comparisons.
+
+use lapidary_kernels::rng::Stream;
+
+/// Standard normal numbers.
+pub fn random(n: usize, seed: u64) -> Vec<f32> {
+    let mut stream = Stream::new(seed, 0);
+    (0..n).map(|_| stream.normal()).collect()
+}
+
+/// Every element of `actual` is within `tolerance` of `expected`, relative to the larger of 1 and the expectation.
+#[track_caller]
+pub fn assert_close<E: Copy + Into<f64>>(actual: &[f32], expected: &[E], tolerance: f64, what: &str) {
+    assert_eq!(actual.len(), expected.len(), "{what}");
+    for (i, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
+        let expected: f64 = expected.into();
+        let error = (f64::from(actual) - expected).abs() / expected.abs().max(1.0);
+        assert!(error <= tolerance, "{what}[{i}] is {actual}, not {expected}: error {error:e}");
+    }
+}
