@@ -53,6 +53,12 @@ impl<'a> Shared<'a> {
         Self { data: data.as_mut_ptr(), len: data.len(), borrow: PhantomData }
     }
 
+    /// Where element `at` is or would be: not for reading.
+    #[inline(always)]
+    pub(crate) fn at(&self, at: usize) -> *const f32 {
+        self.data.wrapping_add(at)
+    }
+
     /// `len` elements from `start`.
     ///
     /// # Safety

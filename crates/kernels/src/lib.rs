@@ -13,7 +13,11 @@
 #![allow(clippy::too_many_arguments)]
 
 pub mod adamw;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod chunks;
 pub mod cross_entropy;
 pub mod dropout;
@@ -26,7 +30,10 @@ pub mod linear;
 pub mod mask;
 mod math;
 pub mod moments;
+pub mod packed;
+mod packing;
 mod panels;
+pub mod precision;
 mod product;
 pub mod reduce;
 pub mod rng;

@@ -129,15 +129,28 @@ pub(crate) fn tile_sums<S: Simd, const HEIGHT: usize>(a: Left, panel: &[[f32; LA
         panel.is_empty() || a.data.len() > (HEIGHT - 1) * a.row + (panel.len() - 1) * a.depth,
         "a tile of the factor"
     );
-    for (k, b) in panel.iter().enumerate() {
-        let b = unsafe { S::load(b) };
-        for (row, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: row < HEIGHT and k < panel.len(), so the assertion above bounds the index.
-            let a = unsafe { *a.data.get_unchecked(row * a.row + k * a.depth) };
-            *sum = unsafe { S::mul_add(S::splat(a), b, *sum) };
+    // Four steps a turn: the compiler does not unroll a loop of this size by itself.
+    let (quads, rest) = panel.as_chunks::<4>();
+    for (quad, b) in quads.iter().enumerate() {
+        for (k, b) in b.iter().enumerate() {
+            step::<S, HEIGHT>(a, 4 * quad + k, b, &mut sums);
         }
     }
+    for (k, b) in rest.iter().enumerate() {
+        step::<S, HEIGHT>(a, 4 * quads.len() + k, b, &mut sums);
+    }
     sums
+}
+
+/// Adds `a(row, k) b` to the sum of each row, `a` being asserted to have the element.
+#[inline(always)]
+fn step<S: Simd, const HEIGHT: usize>(a: Left, k: usize, b: &[f32; LANES], sums: &mut [S::Lanes; HEIGHT]) {
+    let b = unsafe { S::load(b) };
+    for (row, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: row < HEIGHT and k is less than the depth, for which `tile_sums` asserts that the element is there.
+        let a = unsafe { *a.data.get_unchecked(row * a.row + k * a.depth) };
+        *sum = unsafe { S::mul_add(S::splat(a), b, *sum) };
+    }
 }
 
 /// `c = before + scale sum`.

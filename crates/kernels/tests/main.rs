@@ -1,5 +1,7 @@
-//! The kernels against plain twins, under every instruction set that the machine has.
+//! The kernels against plain twins and between guard pages, under every instruction set that the machine has.
 
+#[cfg(unix)]
+mod guard;
 mod isa;
 mod support;
 mod twin;

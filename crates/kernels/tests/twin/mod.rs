@@ -10,10 +10,30 @@ mod fake_quantize;
 mod gelu;
 mod layer_norm;
 mod linear;
+mod packed;
 mod reduce;
 mod threads;
 
+use lapidary_kernels::precision::Precision;
+
 use crate::support::{assert_close, random};
+
+/// `x` rounded to bf16, the nearest or of two the even one.
+fn round_to_bf16(x: f32) -> f32 {
+    let below = f32::from_bits(x.to_bits() & 0xffff_0000);
+    let above = f32::from_bits((x.to_bits() & 0xffff_0000) + 0x1_0000);
+    let (to_below, to_above) = ((x - below).abs(), (above - x).abs());
+    let below_is_even = below.to_bits() & 0x1_0000 == 0;
+    if to_below < to_above || to_below == to_above && below_is_even { below } else { above }
+}
+
+/// What a product multiplies of `x`.
+fn as_read(x: &[f32], precision: Precision) -> Vec<f64> {
+    match precision {
+        Precision::F32 => to_f64(x),
+        Precision::Bf16 => x.iter().map(|&x| f64::from(round_to_bf16(x))).collect(),
+    }
+}
 
 fn to_f64(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()

@@ -10,6 +10,8 @@ use lapidary_kernels::{
     gelu::{gelu, gelu_backward},
     layer_norm::{layer_norm, layer_norm_backward},
     linear::{linear, linear_backward_input, linear_backward_weight, sum_rows},
+    packed::PackedLinear,
+    precision::Precision,
     reduce::sum_of_squares,
 };
 
@@ -25,9 +27,14 @@ fn results() -> Vec<u32> {
         kernel(&mut y);
         all.extend(y.iter().map(|y| y.to_bits()));
     };
-    run(n * output, &|y| linear(&x, &w, Some(&w[..output]), n, input, output, y));
-    run(n * input, &|dx| linear_backward_input(&dy, &w, n, input, output, dx));
-    run(output * input, &|dw| linear_backward_weight(&dy, &x, n, input, output, dw));
+    for precision in [Precision::F32, Precision::Bf16] {
+        run(n * output, &|y| linear(&x, &w, Some(&w[..output]), Some(&dy), n, input, output, precision, y));
+        run(n * input, &|dx| linear_backward_input(&dy, &w, n, input, output, precision, dx));
+        run(output * input, &|dw| linear_backward_weight(&dy, &x, n, input, output, precision, dw));
+        let packed = PackedLinear::new(&w, output, input, precision);
+        run(output, &|y| packed.forward(&x[..input], 1, None, None, y));
+        run(n * output, &|y| packed.forward(&x, n, None, None, y));
+    }
     run(output, &|db| sum_rows(&dy, n, output, db));
     run(n * output, &|y| layer_norm(&dy, None, &w[..output], &x[..output], 1e-5, y));
     run(n * output + 2 * output, &|y| {
