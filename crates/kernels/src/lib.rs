@@ -22,6 +22,7 @@ pub mod fake_quantize;
 pub mod gelu;
 pub mod isa;
 pub mod layer_norm;
+pub mod limits;
 pub mod linear;
 pub mod mask;
 mod math;

@@ -22,7 +22,7 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape
 
 pub(super) fn forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, shape: AttentionShape, mask: Mask) -> FlexTensor {
     let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
-    let mut out = vec![0.0; floats(&q).len()];
+    let mut out = Buffer::new(floats(&q).len());
     kernels::attention::attention(floats(&q), floats(&k), floats(&v), shape, &mask, &mut out);
     like(out, &q)
 }
@@ -37,7 +37,7 @@ pub(super) fn grad(
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
     let (q, k, v, dout) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous(), dout.to_contiguous());
     let n = floats(&q).len();
-    let (mut dq, mut dk, mut dv) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+    let (mut dq, mut dk, mut dv) = (Buffer::new(n), Buffer::new(n), Buffer::new(n));
     kernels::attention::attention_backward(
         floats(&q),
         floats(&k),

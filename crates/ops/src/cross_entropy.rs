@@ -26,11 +26,12 @@ pub fn cross_entropy(logits: Tensor<2>, targets: &[i64], normalizer: f32) -> Res
 pub(super) fn forward(logits: FlexTensor, targets: &[i64], normalizer: f32) -> (FlexTensor, FlexTensor) {
     let logits = logits.to_contiguous();
     let (_, vocabulary) = rows_columns(&logits);
-    let mut gradient = vec![0.0; floats(&logits).len()];
+    let mut gradient = Buffer::new(floats(&logits).len());
     let loss =
         kernels::cross_entropy::cross_entropy(floats(&logits), targets, vocabulary, normalizer, Some(&mut gradient))
             .expect("the public operator has checked the targets");
-    (tensor(vec![loss as f32], [1]), like(gradient, &logits))
+    let loss = FlexTensor::from_data(TensorData::new(vec![loss as f32], [1]));
+    (loss, like(gradient, &logits))
 }
 
 #[derive(Debug)]

@@ -25,7 +25,7 @@ pub fn dropout(x: Tensor<2>, p: f32, key: DropoutKey) -> Tensor<2> {
 
 pub(super) fn forward(x: FlexTensor, p: f32, key: DropoutKey) -> FlexTensor {
     let x = x.to_contiguous();
-    let mut y = vec![0.0; floats(&x).len()];
+    let mut y = Buffer::new(floats(&x).len());
     kernels::dropout::dropout(floats(&x), p, key.seed, key.step, key.place, &mut y);
     like(y, &x)
 }

@@ -17,17 +17,18 @@ pub fn embedding(table: Tensor<2>, ids: &[u32]) -> Tensor<2> {
 pub(super) fn forward(table: FlexTensor, ids: &[u32]) -> FlexTensor {
     let table = table.to_contiguous();
     let (_, width) = rows_columns(&table);
-    let mut out = vec![0.0; ids.len() * width];
+    let mut out = Buffer::new(ids.len() * width);
     kernels::embedding::gather(floats(&table), width, ids, &mut out);
-    tensor(out, [ids.len(), width])
+    out.into_tensor([ids.len(), width])
 }
 
 pub(super) fn grad(dy: FlexTensor, ids: &[u32], rows: usize) -> FlexTensor {
     let dy = dy.to_contiguous();
     let (_, width) = rows_columns(&dy);
-    let mut dtable = vec![0.0; rows * width];
+    let mut dtable = Buffer::new(rows * width);
+    dtable.fill(0.0);
     kernels::embedding::scatter_add(floats(&dy), width, ids, &mut dtable);
-    tensor(dtable, [rows, width])
+    dtable.into_tensor([rows, width])
 }
 
 #[derive(Debug)]

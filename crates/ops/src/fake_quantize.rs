@@ -31,7 +31,7 @@ pub fn fake_quantize_rows(x: Tensor<2>, bits: u32) -> Tensor<2> {
 pub(super) fn forward(w: FlexTensor, scales: FlexTensor, zeros: FlexTensor, bits: u32) -> FlexTensor {
     let (w, scales, zeros) = (w.to_contiguous(), scales.to_contiguous(), zeros.to_contiguous());
     let (rows, columns) = rows_columns(&w);
-    let mut y = vec![0.0; rows * columns];
+    let mut y = Buffer::new(rows * columns);
     kernels::fake_quantize::fake_quantize(floats(&w), rows, columns, floats(&scales), floats(&zeros), bits, &mut y);
     like(y, &w)
 }
@@ -45,7 +45,7 @@ pub(super) fn grad(
 ) -> (FlexTensor, FlexTensor) {
     let (w, scales, zeros, dy) = (w.to_contiguous(), scales.to_contiguous(), zeros.to_contiguous(), dy.to_contiguous());
     let (rows, columns) = rows_columns(&w);
-    let (mut dw, mut dscales) = (vec![0.0; rows * columns], vec![0.0; floats(&scales).len()]);
+    let (mut dw, mut dscales) = (Buffer::new(rows * columns), Buffer::new(floats(&scales).len()));
     kernels::fake_quantize::fake_quantize_backward(
         floats(&w),
         rows,
@@ -63,7 +63,7 @@ pub(super) fn grad(
 pub(super) fn rows(x: FlexTensor, bits: u32) -> FlexTensor {
     let x = x.to_contiguous();
     let (_, columns) = rows_columns(&x);
-    let mut y = vec![0.0; floats(&x).len()];
+    let mut y = Buffer::new(floats(&x).len());
     kernels::fake_quantize::fake_quantize_rows(floats(&x), columns, bits, &mut y);
     like(y, &x)
 }

@@ -14,14 +14,14 @@ pub fn gelu(x: Tensor<2>) -> Tensor<2> {
 
 pub(super) fn forward(x: FlexTensor) -> FlexTensor {
     let x = x.to_contiguous();
-    let mut y = vec![0.0; floats(&x).len()];
+    let mut y = Buffer::new(floats(&x).len());
     kernels::gelu::gelu(floats(&x), &mut y);
     like(y, &x)
 }
 
 pub(super) fn grad(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
     let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
-    let mut dx = vec![0.0; floats(&x).len()];
+    let mut dx = Buffer::new(floats(&x).len());
     kernels::gelu::gelu_backward(floats(&x), floats(&dy), &mut dx);
     like(dx, &x)
 }

@@ -33,7 +33,7 @@ pub(super) fn forward(
 ) -> FlexTensor {
     let (x, residual) = (x.to_contiguous(), residual.to_contiguous());
     let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
-    let mut y = vec![0.0; floats(&x).len()];
+    let mut y = Buffer::new(floats(&x).len());
     kernels::layer_norm::layer_norm(floats(&x), present(&residual), floats(&gamma), floats(&beta), eps, &mut y);
     like(y, &x)
 }
@@ -48,7 +48,7 @@ pub(super) fn grad(
     let (x, residual, gamma, dy) =
         (x.to_contiguous(), residual.to_contiguous(), gamma.to_contiguous(), dy.to_contiguous());
     let width = floats(&gamma).len();
-    let (mut dx, mut dgamma, mut dbeta) = (vec![0.0; floats(&x).len()], vec![0.0; width], vec![0.0; width]);
+    let (mut dx, mut dgamma, mut dbeta) = (Buffer::new(floats(&x).len()), Buffer::new(width), Buffer::new(width));
     kernels::layer_norm::layer_norm_backward(
         floats(&x),
         present(&residual),
@@ -59,7 +59,7 @@ pub(super) fn grad(
         &mut dgamma,
         &mut dbeta,
     );
-    (like(dx, &x), tensor(dgamma, [width]), tensor(dbeta, [width]))
+    (like(dx, &x), dgamma.into_tensor([width]), dbeta.into_tensor([width]))
 }
 
 #[derive(Debug)]

@@ -13,6 +13,7 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod optimizer;
+mod pool;
 
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ use burn::tensor::{Shape, Tensor};
 use lapidary_kernels::adamw::AdamW;
 use lapidary_kernels::attention::AttentionShape;
 use lapidary_kernels::mask::Mask;
+
+use pool::Buffer;
 
 pub use attention::attention;
 pub use cross_entropy::{CrossEntropyError, cross_entropy};
@@ -232,12 +235,8 @@ fn rows_columns(x: &FlexTensor) -> (usize, usize) {
     (dims[0], dims[1])
 }
 
-fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(data, shape.into()))
-}
-
-fn like(data: Vec<f32>, other: &FlexTensor) -> FlexTensor {
-    tensor(data, other.layout().shape().clone())
+fn like(data: Buffer, other: &FlexTensor) -> FlexTensor {
+    data.into_tensor(other.layout().shape().clone())
 }
 
 /// A tensor without elements: how an absent bias or residual crosses the dispatch.

@@ -16,34 +16,34 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 pub(super) fn forward(x: FlexTensor, w: FlexTensor, bias: FlexTensor) -> FlexTensor {
     let (x, w, bias) = (x.to_contiguous(), w.to_contiguous(), bias.to_contiguous());
     let ((n, input), (output, _)) = (rows_columns(&x), rows_columns(&w));
-    let mut y = vec![0.0; n * output];
+    let mut y = Buffer::new(n * output);
     let bias = floats(&bias);
     kernels::linear::linear(floats(&x), floats(&w), (!bias.is_empty()).then_some(bias), n, input, output, &mut y);
-    tensor(y, [n, output])
+    y.into_tensor([n, output])
 }
 
 pub(super) fn grad_input(dy: FlexTensor, w: FlexTensor) -> FlexTensor {
     let (dy, w) = (dy.to_contiguous(), w.to_contiguous());
     let ((n, output), (_, input)) = (rows_columns(&dy), rows_columns(&w));
-    let mut dx = vec![0.0; n * input];
+    let mut dx = Buffer::new(n * input);
     kernels::linear::linear_backward_input(floats(&dy), floats(&w), n, input, output, &mut dx);
-    tensor(dx, [n, input])
+    dx.into_tensor([n, input])
 }
 
 pub(super) fn grad_weight(dy: FlexTensor, x: FlexTensor) -> FlexTensor {
     let (dy, x) = (dy.to_contiguous(), x.to_contiguous());
     let ((n, output), (_, input)) = (rows_columns(&dy), rows_columns(&x));
-    let mut dw = vec![0.0; output * input];
+    let mut dw = Buffer::new(output * input);
     kernels::linear::linear_backward_weight(floats(&dy), floats(&x), n, input, output, &mut dw);
-    tensor(dw, [output, input])
+    dw.into_tensor([output, input])
 }
 
 pub(super) fn grad_bias(dy: FlexTensor) -> FlexTensor {
     let dy = dy.to_contiguous();
     let (n, output) = rows_columns(&dy);
-    let mut db = vec![0.0; output];
+    let mut db = Buffer::new(output);
     kernels::linear::sum_rows(floats(&dy), n, output, &mut db);
-    tensor(db, [output])
+    db.into_tensor([output])
 }
 
 #[derive(Debug)]

@@ -42,7 +42,11 @@ pub(super) fn adamw_step(
     // a view is larger than the view.
     let own = |x: FlexTensor| match x.is_contiguous() && x.storage::<f32>().len() == x.layout().num_elements() {
         true => x,
-        false => like(floats(&x.to_contiguous()).to_vec(), &x),
+        false => {
+            let mut copy = Buffer::new(x.layout().num_elements());
+            copy.copy_from_slice(floats(&x.to_contiguous()));
+            like(copy, &x)
+        }
     };
     let gradient = gradient.to_contiguous();
     let (mut parameter, mut first, mut second) = (own(parameter), own(first), own(second));
