@@ -1,18 +1,18 @@
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use lapidary_kernels::attention::AttentionShape;
 use lapidary_kernels::mask::{Mask, MaskKind};
 use lapidary_ops::attention;
 use proptest::prelude::*;
 
 use super::golden::Case;
-use super::{Input, TOLERANCE, assert_same};
+use super::{Input, TOLERANCE, assert_same, constant};
 
 /// 1 where a query sees a key, `[B, 1, L, L]`.
 fn visible(shape: AttentionShape, mask: &Mask, like: &Tensor<2>) -> Tensor<4> {
     let AttentionShape { rows, length, .. } = shape;
     let pairs = (0..rows).flat_map(|row| (0..length * length).map(move |at| (row, at / length, at % length)));
-    let visible = pairs.map(|(row, query, key)| f32::from(mask.visible(row, query, key))).collect();
-    Tensor::from_data(TensorData::new(visible, [rows, 1, length, length]), &like.device())
+    let visible: Vec<f32> = pairs.map(|(row, query, key)| f32::from(mask.visible(row, query, key))).collect();
+    constant(&visible, [rows, 1, length, length], like)
 }
 
 fn twin([q, k, v]: [Tensor<2>; 3], shape: AttentionShape, mask: &Mask) -> Tensor<2> {
@@ -20,7 +20,7 @@ fn twin([q, k, v]: [Tensor<2>; 3], shape: AttentionShape, mask: &Mask) -> Tensor
     let visible = visible(shape, mask, &q);
     let split = |x: Tensor<2>| x.reshape([rows, length, heads, head_width]).swap_dims(1, 2); // [B, H, L, K]
     let (q, k, v) = (split(q), split(k), split(v));
-    let scores = q.matmul(k.swap_dims(2, 3)).div_scalar((head_width as f32).sqrt()); // [B, H, L, L]
+    let scores = q.matmul(k.swap_dims(2, 3)).mul_scalar(1.0 / (head_width as f64).sqrt()); // [B, H, L, L]
     let weights = scores.exp() * visible.clone();
     // A query that sees no key has weights of 0 and divides them by 1.
     let sees_none = visible.max_dim(3).neg().add_scalar(1.0); // [B, 1, L, 1]

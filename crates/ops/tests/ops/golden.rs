@@ -1,10 +1,10 @@
 //! What PyTorch computed: `operators.safetensors`, whose tensors are named `OPERATOR.CASE.TENSOR`.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Input, TOLERANCE, differentiate};
+use super::{Input, TOLERANCE, differentiate, tensors_of};
 use crate::support::assert_close;
 
 static FILE: &[u8] = include_bytes!("../golden/operators.safetensors");
@@ -49,7 +49,7 @@ impl Case {
     }
 
     #[track_caller]
-    pub fn assert_close(&self, actual: &[f32], name: &str) {
+    pub fn assert_close(&self, actual: &[f64], name: &str) {
         assert_close(actual, &self.numbers(name), TOLERANCE, &format!("{}.{name}", self.0));
     }
 
@@ -62,12 +62,15 @@ impl Case {
         operator: impl Fn([Tensor<2>; N]) -> Tensor<2>,
     ) {
         let dy: Vec<f32> = self.numbers(&format!("d{output}")).into_iter().map(|x| x as f32).collect();
-        let actual = differentiate(&inputs.map(|name| self.input(name)), &dy, operator);
-        self.assert_close(&actual.output, output);
-        for (name, gradient) in inputs.iter().zip(&actual.gradients) {
-            // The two terms of a sum have one gradient, and the file has it once.
-            let name = if *name == "residual" { "x" } else { name };
-            self.assert_close(gradient, &format!("d{name}"));
+        for dtype in [DType::F32, DType::F64] {
+            let leaves = tensors_of(&inputs.map(|name| self.input(name)), &Device::flex(), dtype);
+            let actual = differentiate(leaves, &dy, &operator);
+            self.assert_close(&actual.output, output);
+            for (name, gradient) in inputs.iter().zip(&actual.gradients) {
+                // The two terms of a sum have one gradient, and the file has it once.
+                let name = if *name == "residual" { "x" } else { name };
+                self.assert_close(gradient, &format!("d{name}"));
+            }
         }
     }
 }
