@@ -32,3 +32,4 @@ mod product;
 pub mod reduce;
 pub mod rng;
 mod simd;
+pub mod team;
