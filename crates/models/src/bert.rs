@@ -284,8 +284,8 @@ impl Classifier for Bert {
 
     fn head(&self, x: Tensor<2>, batch: &Batch, pass: &Pass) -> Tensor<2> {
         let first: Vec<u32> = (0..batch.rows).map(|row| (row * batch.length) as u32).collect();
-        let pooled = self.pooler.forward(ops::embedding(x, &first)).tanh(); // [B, D]
-        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1)) // [B, labels]
+        let pooled = self.pooler.forward(ops::embedding(x, &first), pass).tanh(); // [B, D]
+        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1), pass) // [B, labels]
     }
 
     fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {

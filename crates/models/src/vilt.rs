@@ -211,7 +211,7 @@ impl Classifier for Vilt {
         let count = |n: usize| -> Vec<u32> { (0..rows).flat_map(|_| 0..n as u32).collect() };
         let words = embeddings.word.forward(&batch.ids) + embeddings.position.forward(&count(length)); // [B·L, D]
         let picture =
-            embeddings.patch.forward(self.pixels(&batch.images)) + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
+            embeddings.patch.forward(self.pixels(&batch.images), pass) + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
         let [_, width] = words.dims();
         let both = Tensor::cat(vec![picture.reshape([rows, patches, width]), words.reshape([rows, length, width])], 1); // [B, P + L, D]
         pass.dropout(both.reshape([rows * (patches + length), width]), u64::MAX)
@@ -225,8 +225,8 @@ impl Classifier for Vilt {
         let length = self.patches() + batch.length;
         let first: Vec<u32> = (0..batch.rows).map(|row| (row * length + self.patches()) as u32).collect();
         let x = self.norm.forward(ops::embedding(x, &first)); // [B, D]
-        let pooled = self.pooler.forward(x).tanh();
-        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1)) // [B, labels]
+        let pooled = self.pooler.forward(x, pass).tanh();
+        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1), pass) // [B, labels]
     }
 
     fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {

@@ -66,12 +66,7 @@ impl AdamWStep for Flex {
         let Some([gradient]) = floats([&gradient]) else {
             return plain::<Self>([parameter, gradient, first, second], settings).into();
         };
-        // To be written in place, a tensor has to be all of its storage: that of a view is larger than the view.
-        let own = |x: FlexTensor| match x.is_contiguous() && x.storage::<f32>().len() == x.layout().num_elements() {
-            true => x,
-            false => output(x.shape(), |copy| copy.copy_from_slice(x.to_contiguous().as_slice().expect("f32"))),
-        };
-        let [mut parameter, mut first, mut second] = [parameter, first, second].map(own);
+        let [mut parameter, mut first, mut second] = [parameter, first, second].map(owned);
         kernels::adamw::adamw_update(
             &settings,
             parameter.storage_mut(),

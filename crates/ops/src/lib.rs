@@ -9,6 +9,9 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod average_pool;
+pub mod batch_norm;
+pub mod conv2d;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -17,11 +20,16 @@ pub mod fake_quantize_rows;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod linear_cross_entropy;
 mod operator;
+pub mod sgd;
 pub mod sum_of_squares;
 
 pub use adamw::{AdamWState, adamw};
 pub use attention::attention;
+pub use average_pool::average_pool;
+pub use batch_norm::{BatchNormInput, batch_norm, batch_norm_fixed};
+pub use conv2d::conv2d;
 pub use cross_entropy::{CrossEntropyError, cross_entropy};
 pub use dropout::{DropoutKey, dropout};
 pub use embedding::embedding;
@@ -30,4 +38,6 @@ pub use fake_quantize_rows::fake_quantize_rows;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use linear_cross_entropy::linear_cross_entropy;
+pub use sgd::sgd;
 pub use sum_of_squares::sum_of_squares;

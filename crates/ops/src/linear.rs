@@ -1,27 +1,53 @@
 //! `y = x wᵀ + b`, the layout of every published checkpoint: a row of `w` is one output neuron.
 
+use lapidary_kernels::precision::Precision;
+
 use crate::operator::*;
 
-/// `x [N, I]`, `weight [O, I]`, `bias [O]` → `[N, O]`.
-pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+/// `x [N, I]`, `weight [O, I]`, `bias [O]`, `residual [N, O]`, which is added on the way → `[N, O]`.
+///
+/// `precision` is that of the three products, forward and backward.
+pub fn linear(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<2>>,
+    precision: Precision,
+) -> Tensor<2> {
     let bias = bias.unwrap_or_else(|| absent(&x));
-    Tensor::from_dispatch(Dispatch::forward(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
+    let residual = residual.unwrap_or_else(|| absent(&x));
+    Tensor::from_dispatch(<Dispatch as Linear>::forward(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        residual.into_dispatch(),
+        precision,
+    ))
 }
 
 #[backend_extension(Flex, Cube: cfg(feature = "vulkan"), Autodiff)]
 pub trait Linear: Backend {
-    /// `y[N, O] = x[N, I] w[O, I]ᵀ + bias[O]`; a bias without elements is none.
-    fn forward(x: Float<Self>, w: Float<Self>, bias: Float<Self>) -> Float<Self> {
-        plain::<Self>(x, w, bias)
+    /// `y[N, O] = x[N, I] w[O, I]ᵀ + bias[O] + residual[N, O]`; the last two may be without elements.
+    fn forward(
+        x: Float<Self>,
+        w: Float<Self>,
+        bias: Float<Self>,
+        residual: Float<Self>,
+        precision: Precision,
+    ) -> Float<Self> {
+        let _ = precision;
+        plain::<Self>(x, w, bias, residual)
     }
 
     /// `dx[N, I] = dy[N, O] w[O, I]`.
-    fn gradient_input(dy: Float<Self>, w: Float<Self>) -> Float<Self> {
+    fn gradient_input(dy: Float<Self>, w: Float<Self>, precision: Precision) -> Float<Self> {
+        let _ = precision;
         plain_gradient_input::<Self>(dy, w)
     }
 
     /// `dw[O, I] = dy[N, O]ᵀ x[N, I]`.
-    fn gradient_weight(dy: Float<Self>, x: Float<Self>) -> Float<Self> {
+    fn gradient_weight(dy: Float<Self>, x: Float<Self>, precision: Precision) -> Float<Self> {
+        let _ = precision;
         plain_gradient_weight::<Self>(dy, x)
     }
 
@@ -31,11 +57,14 @@ pub trait Linear: Backend {
     }
 }
 
-/// [`Linear::forward`] by ordinary operations.
-pub fn plain<B: Backend>(x: Float<B>, w: Float<B>, bias: Float<B>) -> Float<B> {
-    let (y, bias) = (Array::<B>(x).matmul(Array(w).transpose()), Array::<B>(bias));
-    let [outputs] = bias.dims();
-    if outputs == 0 { y.0 } else { (y + bias.reshape([1, outputs])).0 }
+/// [`Linear::forward`] by ordinary operations, in the precision of its tensors.
+pub fn plain<B: Backend>(x: Float<B>, w: Float<B>, bias: Float<B>, residual: Float<B>) -> Float<B> {
+    let mut y = Array::<B>(x).matmul(Array(w).transpose());
+    if present(&bias) {
+        let [_, outputs] = y.dims();
+        y = y + Array(bias).reshape([1, outputs]);
+    }
+    if present(&residual) { (y + Array(residual)).0 } else { y.0 }
 }
 
 /// [`Linear::gradient_input`] by ordinary operations.
@@ -56,22 +85,31 @@ pub fn plain_gradient_bias<B: Backend>(dy: Float<B>) -> Float<B> {
 }
 
 impl Linear for Flex {
-    fn forward(x: FlexTensor, w: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let Some([x, w, bias]) = floats([&x, &w, &bias]) else { return plain::<Self>(x, w, bias) };
+    fn forward(
+        x: FlexTensor,
+        w: FlexTensor,
+        bias: FlexTensor,
+        residual: FlexTensor,
+        precision: Precision,
+    ) -> FlexTensor {
+        let Some([x, w, bias, residual]) = floats([&x, &w, &bias, &residual]) else {
+            return plain::<Self>(x, w, bias, residual);
+        };
         let ([n, i], [o, _]) = (x.dims(), w.dims());
-        output([n, o], |y| kernels::linear::linear(&x, &w, bias.optional(), n, i, o, y))
+        let (bias, residual) = (bias.optional(), residual.optional());
+        output([n, o], |y| kernels::linear::linear(&x, &w, bias, residual, precision, n, i, o, y))
     }
 
-    fn gradient_input(dy: FlexTensor, w: FlexTensor) -> FlexTensor {
+    fn gradient_input(dy: FlexTensor, w: FlexTensor, precision: Precision) -> FlexTensor {
         let Some([dy, w]) = floats([&dy, &w]) else { return plain_gradient_input::<Self>(dy, w) };
         let ([n, o], [_, i]) = (dy.dims(), w.dims());
-        output([n, i], |dx| kernels::linear::linear_backward_input(&dy, &w, n, i, o, dx))
+        output([n, i], |dx| kernels::linear::linear_backward_input(&dy, &w, precision, n, i, o, dx))
     }
 
-    fn gradient_weight(dy: FlexTensor, x: FlexTensor) -> FlexTensor {
+    fn gradient_weight(dy: FlexTensor, x: FlexTensor, precision: Precision) -> FlexTensor {
         let Some([dy, x]) = floats([&dy, &x]) else { return plain_gradient_weight::<Self>(dy, x) };
         let ([n, o], [_, i]) = (dy.dims(), x.dims());
-        output([o, i], |dw| kernels::linear::linear_backward_weight(&dy, &x, n, i, o, dw))
+        output([o, i], |dw| kernels::linear::linear_backward_weight(&dy, &x, precision, n, i, o, dw))
     }
 
     fn gradient_bias(dy: FlexTensor) -> FlexTensor {
@@ -85,14 +123,21 @@ impl Linear for Flex {
 impl Linear for Cube {}
 
 impl<B: Linear, C: CheckpointStrategy> Linear for Autodiff<B, C> {
-    fn forward(x: Float<Self>, w: Float<Self>, bias: Float<Self>) -> Float<Self> {
-        let ([x, w, bias], nodes) = parts::<B, C, 3>([x, w, bias]);
-        let y = B::forward(x.clone(), w.clone(), bias);
-        record::<B, C, 3>(nodes, y, |dy, [of_x, of_w, of_bias]| {
+    fn forward(
+        x: Float<Self>,
+        w: Float<Self>,
+        bias: Float<Self>,
+        residual: Float<Self>,
+        precision: Precision,
+    ) -> Float<Self> {
+        let ([x, w, bias, residual], nodes) = parts::<B, C, 4>([x, w, bias, residual]);
+        let y = B::forward(x.clone(), w.clone(), bias, residual, precision);
+        record::<B, C, 4>(nodes, y, move |dy, [of_x, of_w, of_bias, of_residual]| {
             [
-                of_x.then(|| B::gradient_input(dy.clone(), w)),
-                of_w.then(|| B::gradient_weight(dy.clone(), x)),
-                of_bias.then(|| B::gradient_bias(dy)),
+                of_x.then(|| B::gradient_input(dy.clone(), w, precision)),
+                of_w.then(|| B::gradient_weight(dy.clone(), x, precision)),
+                of_bias.then(|| B::gradient_bias(dy.clone())),
+                of_residual.then_some(dy),
             ]
         })
     }

@@ -7,6 +7,7 @@ use lapidary_kernels::adamw::{AdamW, adamw_update};
 use lapidary_models::objective::Objective;
 use lapidary_models::parameters::GradientMap;
 use lapidary_models::{ModelError, Pass};
+use lapidary_kernels::precision::Precision;
 use lapidary_train::{
     AdamWOptimizer, AdamWOptions, BatchSource, Interrupt, Schedule, TrainError, TrainOptions, Trained, train,
 };

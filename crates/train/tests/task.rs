@@ -10,6 +10,7 @@ use lapidary_kernels::rng::Stream;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::objective::{Classification, Objective};
 use lapidary_models::{Pass, parameters};
+use lapidary_kernels::precision::Precision;
 use lapidary_train::{
     AdamWOptions, EpochBatches, Interrupt, MetricsRow, Schedule, TrainError, TrainOptions, Trained, train,
 };
@@ -66,6 +67,7 @@ pub fn options(total: u64) -> TrainOptions {
         optimizer: AdamWOptions::default(),
         accumulate: 1,
         clip: 1.0,
+        precision: Precision::F32,
         dropout: 0.1,
         seed: 7,
         evaluate_every: 0,

@@ -52,3 +52,11 @@ pub(crate) fn outputs<const N: usize>(shapes: [Shape; N], write: impl FnOnce([&m
     write(tensors.each_mut().map(|(buffer, _)| &mut **buffer));
     tensors.map(|(buffer, shape)| buffer.into_tensor(shape))
 }
+
+/// A tensor to be written in place: it has to be all of its storage, and that of a view is larger than the view.
+pub(crate) fn owned(x: FlexTensor) -> FlexTensor {
+    match x.is_contiguous() && x.storage::<f32>().len() == x.layout().num_elements() {
+        true => x,
+        false => output(x.shape(), |copy| copy.copy_from_slice(x.to_contiguous().as_slice().expect("f32"))),
+    }
+}

@@ -6,7 +6,7 @@ mod graph;
 mod pool;
 
 pub(crate) use array::{Array, integers};
-pub(crate) use flex::{floats, output, outputs};
+pub(crate) use flex::{floats, output, outputs, owned};
 pub(crate) use graph::{parts, record};
 
 #[cfg(feature = "vulkan")]
