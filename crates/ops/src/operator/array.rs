@@ -1,11 +1,11 @@
 //! Arithmetic on any backend. Burn's `Tensor` hides its backend, and a plain body is generic over it: here its primitives
 //! get the notation that they have there. All operations broadcast.
 
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, Div, Mul, Neg, Range, Sub};
 
 use burn::backend::tensor::{BoolTensor, Device, IndexingUpdateOp, IntTensor};
 use burn::backend::{BoolDType, Scalar, get_or_init_device_settings};
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::{Shape, Slice, TensorData};
 
 use super::*;
 
@@ -64,6 +64,7 @@ functions! {
     ln() = float_log;
     sqrt() = float_sqrt;
     erf() = float_erf;
+    tanh() = float_tanh;
     round() = float_round;
     sum(dim: usize) = float_sum_dim;
     mean(dim: usize) = float_mean_dim;
@@ -96,6 +97,19 @@ impl<B: Backend> Array<B> {
 
     pub(crate) fn matmul(self, other: Self) -> Self {
         Self(B::float_matmul(self.0, other.0))
+    }
+
+    /// A range of one dimension.
+    pub(crate) fn narrow(self, dim: usize, range: Range<usize>) -> Self {
+        let ranges: Vec<Slice> = (0..self.0.shape().num_dims())
+            .map(|d| if d == dim { range.clone().into() } else { Slice::full() })
+            .collect();
+        Self(B::float_slice(self.0, &ranges))
+    }
+
+    /// Tensors one after the other along a dimension.
+    pub(crate) fn join<const N: usize>(parts: [Self; N], dim: usize) -> Self {
+        Self(B::float_cat(parts.map(|part| part.0).into(), dim))
     }
 
     pub(crate) fn square(self) -> Self {
