@@ -7,7 +7,7 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use lapidary_data::Batch;
-use lapidary_kernels::mask::{Mask, MaskKind};
+use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
 use serde_json::{Value, json};
 
@@ -266,7 +266,7 @@ impl Classifier for Bert {
     }
 
     fn mask(&self, batch: &Batch) -> Mask {
-        Mask { kind: MaskKind::Full, lengths: Some(batch.lengths.as_slice().into()), prefix: None }
+        Mask::full().with_lengths(batch.lengths.as_slice())
     }
 
     fn embed(&self, batch: &Batch, pass: &Pass) -> Tensor<2> {

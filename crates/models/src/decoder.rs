@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use lapidary_kernels::mask::{Mask, MaskKind};
+use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
 
 use crate::error::ModelError;
@@ -87,7 +87,7 @@ impl Decoder {
         let length = (ids.len() / rows) as u32;
         let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length).collect();
         let x = self.tokens.forward(ids) + self.positions.forward(&positions); // [B·L, D]
-        let mask = Mask { kind: MaskKind::Causal, lengths: None, prefix: None };
+        let mask = Mask::causal();
         let x = self.trunk.forward(x, 0..self.blocks, rows, &mask, pass);
         self.norm.forward(x)
     }

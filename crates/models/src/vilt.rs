@@ -6,7 +6,7 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_data::{Batch, Picture};
-use lapidary_kernels::mask::{Mask, MaskKind};
+use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
 use serde_json::{Value, json};
 
@@ -202,7 +202,7 @@ impl Classifier for Vilt {
     fn mask(&self, batch: &Batch) -> Mask {
         // Patches stand before the text, so that a row's padding is still at its end.
         let lengths: Vec<usize> = batch.lengths.iter().map(|length| self.patches() + length).collect();
-        Mask { kind: MaskKind::Full, lengths: Some(lengths.into()), prefix: None }
+        Mask::full().with_lengths(lengths)
     }
 
     fn embed(&self, batch: &Batch, pass: &Pass) -> Tensor<2> {

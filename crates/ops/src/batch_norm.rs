@@ -59,8 +59,8 @@ fn run(input: BatchNormInput, given: Option<[Tensor<1>; 2]>) -> (Tensor<2>, Tens
 /// What the tensors do not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    relu: bool,
-    eps: f32,
+    pub relu: bool,
+    pub eps: f32,
 }
 
 #[backend_extension(Flex, Cube: cfg(feature = "vulkan"), Autodiff)]

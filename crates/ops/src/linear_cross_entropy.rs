@@ -49,8 +49,19 @@ pub trait LinearCrossEntropy: Backend {
 pub fn plain<B: Backend>(x: Float<B>, w: Float<B>, targets: &[i64], settings: Settings) -> [Float<B>; 3] {
     let (x, w) = (Array::<B>(x), Array::<B>(w));
     let logits = x.clone().matmul(w.clone().transpose());
+    let (logits, derivative) = match settings.soft_cap.map(f64::from) {
+        None => (logits, None),
+        Some(cap) => {
+            let tanh = (logits / cap).tanh();
+            let derivative = tanh.full(1.0, [1, 1]) - tanh.clone().square();
+            (tanh * cap, Some(derivative))
+        }
+    };
     let [loss, dlogits] = crate::cross_entropy::plain::<B>(logits.0, targets, settings.normalizer);
-    let dlogits = Array::<B>(dlogits);
+    let dlogits = match derivative {
+        Some(derivative) => Array::<B>(dlogits) * derivative,
+        None => Array::<B>(dlogits),
+    };
     [loss, dlogits.clone().matmul(w).0, dlogits.transpose().matmul(x).0]
 }
 

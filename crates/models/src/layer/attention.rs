@@ -34,10 +34,10 @@ impl Attention {
     /// `x [B·L, D]` → what the heads found, `[B·L, H·K]`: the input of `output`.
     pub fn heads(&self, x: Tensor<2>, rows: usize, mask: &Mask, pass: &Pass) -> Tensor<2> {
         let [tokens, width] = x.dims();
-        let shape = AttentionShape { rows, length: tokens / rows, heads: self.count, head_width: width / self.count };
+        let shape = AttentionShape::new(rows, tokens / rows, self.count, width / self.count);
         let q = self.query.forward(x.clone(), pass); // [B·L, H·K]
         let k = self.key.forward(x.clone(), pass); // [B·L, H·K]
         let v = self.value.forward(x, pass); // [B·L, H·K]
-        ops::attention(q, k, v, shape, mask)
+        ops::attention(q, k, v, shape, &mask.clone().into())
     }
 }

@@ -16,7 +16,7 @@ fn visible(shape: AttentionShape, mask: &Mask, like: &Tensor<2>) -> Tensor<4> {
 }
 
 fn twin([q, k, v]: [Tensor<2>; 3], shape: AttentionShape, mask: &Mask) -> Tensor<2> {
-    let AttentionShape { rows, length, heads, head_width } = shape;
+    let AttentionShape { rows, length, heads, head_width, .. } = shape;
     let visible = visible(shape, mask, &q);
     let split = |x: Tensor<2>| x.reshape([rows, length, heads, head_width]).swap_dims(1, 2); // [B, H, L, K]
     let (q, k, v) = (split(q), split(k), split(v));
@@ -33,7 +33,7 @@ fn check(shape: AttentionShape, mask: &Mask) {
     assert_same(
         [input("q"), input("k"), input("v")],
         TOLERANCE,
-        |[q, k, v]| attention(q, k, v, shape, mask),
+        |[q, k, v]| attention(q, k, v, shape, &mask.clone().into()),
         |inputs| twin(inputs, shape, mask),
     );
 }
@@ -51,10 +51,10 @@ fn agrees_with_pytorch() {
     ] {
         let case = Case(name);
         let [rows, length, heads, head_width] = case.sizes("shape").expect("there")[..] else { panic!("{name}") };
-        let shape = AttentionShape { rows, length, heads, head_width };
+        let shape = AttentionShape::new(rows, length, heads, head_width);
         let of_rows = |name| case.sizes(name).map(Into::into);
-        let mask = Mask { kind, lengths: of_rows("lengths"), prefix: of_rows("prefix") };
-        case.check(["q", "k", "v"], "out", |[q, k, v]| attention(q, k, v, shape, &mask));
+        let mask = Mask { kind, lengths: of_rows("lengths"), prefix: of_rows("prefix"), window: None };
+        case.check(["q", "k", "v"], "out", |[q, k, v]| attention(q, k, v, shape, &mask.clone().into()));
     }
 }
 
@@ -67,8 +67,9 @@ fn cases() -> impl Strategy<Value = (AttentionShape, Mask)> {
             kind,
             lengths: lengths.map(Into::into),
             prefix: prefix.map(Into::into),
+            window: None,
         });
-        (Just(AttentionShape { rows, length, heads, head_width }), mask)
+        (Just(AttentionShape::new(rows, length, heads, head_width)), mask)
     })
 }
 
@@ -82,7 +83,7 @@ proptest! {
 
 #[test]
 fn agrees_with_its_twin_over_several_blocks_of_queries() {
-    let shape = AttentionShape { rows: 2, length: 53, heads: 1, head_width: 5 };
+    let shape = AttentionShape::new(2, 53, 1, 5);
     for mask in [Mask::full(), Mask::causal().with_lengths([53, 50]), Mask::prefix([50, 7]).with_lengths([51, 9])] {
         check(shape, &mask);
     }

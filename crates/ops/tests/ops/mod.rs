@@ -5,7 +5,9 @@
 
 mod adamw;
 mod attention;
+mod convolution;
 mod cross_entropy;
+mod decoder;
 mod dropout;
 mod embedding;
 mod fake_quantize;

@@ -6,11 +6,19 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Dispatch, DispatchTensor, read_sync};
 use burn::tensor::{Device, Tensor};
 use lapidary_kernels::adamw::AdamW;
-use lapidary_kernels::attention::AttentionShape;
+use lapidary_kernels::attention::{AttentionOptions, AttentionShape};
+use lapidary_kernels::conv2d::Conv2dShape;
 use lapidary_kernels::cross_entropy::IGNORED;
+use lapidary_kernels::linear_cross_entropy::LinearCrossEntropy as LinearCrossEntropySettings;
 use lapidary_kernels::mask::Mask;
+use lapidary_kernels::precision::Precision;
+use lapidary_kernels::rotary::Rotary;
+use lapidary_kernels::sgd::Sgd;
 use lapidary_ops::adamw::{self, AdamWStep};
 use lapidary_ops::attention::{self, Attention};
+use lapidary_ops::average_pool::{self, AveragePool};
+use lapidary_ops::batch_norm::{self, BatchNorm};
+use lapidary_ops::conv2d::{self, Conv2d};
 use lapidary_ops::cross_entropy::{self, CrossEntropy};
 use lapidary_ops::dropout::{self, Dropout, DropoutKey};
 use lapidary_ops::embedding::{self, Embedding};
@@ -19,6 +27,8 @@ use lapidary_ops::fake_quantize_rows::{self, FakeQuantizeRows};
 use lapidary_ops::gelu::{self, Gelu};
 use lapidary_ops::layer_norm::{self, LayerNorm};
 use lapidary_ops::linear::{self, Linear};
+use lapidary_ops::linear_cross_entropy::{self, LinearCrossEntropy};
+use lapidary_ops::sgd::{self, SgdStep};
 use lapidary_ops::sum_of_squares::{self, SumOfSquares};
 
 use super::{Input, TOLERANCE, tensors};
@@ -57,17 +67,90 @@ fn same<const N: usize>(kernel: impl Into<[DispatchTensor; N]>, plain: [Dispatch
 
 #[test]
 fn of_linear() {
-    let ([x, w, dy], [bias]) = (matrices([[7, 19], [5, 19], [7, 5]]), vectors(5));
-    for bias in [bias, absent::<1>()] {
-        let inputs = || (x.clone(), w.clone(), bias.clone());
-        let ((x, w, bias), (px, pw, pbias)) = (inputs(), inputs());
-        same([<D as Linear>::forward(x, w, bias)], [linear::plain::<D>(px, pw, pbias)]);
+    let ([x, w, dy, residual], [bias]) = (matrices([[7, 19], [5, 19], [7, 5], [7, 5]]), vectors(5));
+    const F32: Precision = Precision::F32;
+    for (bias, residual) in [(bias, residual), (absent::<1>(), absent::<2>())] {
+        let inputs = || (x.clone(), w.clone(), bias.clone(), residual.clone());
+        let ((x, w, bias, residual), (px, pw, pbias, presidual)) = (inputs(), inputs());
+        let plain = linear::plain::<D>(px, pw, pbias, presidual);
+        same([<D as Linear>::forward(x, w, bias, residual, F32)], [plain]);
     }
     let plain = linear::plain_gradient_input::<D>(dy.clone(), w.clone());
-    same([<D as Linear>::gradient_input(dy.clone(), w)], [plain]);
+    same([<D as Linear>::gradient_input(dy.clone(), w, F32)], [plain]);
     let plain = linear::plain_gradient_weight::<D>(dy.clone(), x.clone());
-    same([<D as Linear>::gradient_weight(dy.clone(), x)], [plain]);
+    same([<D as Linear>::gradient_weight(dy.clone(), x, F32)], [plain]);
     same([<D as Linear>::gradient_bias(dy.clone())], [linear::plain_gradient_bias::<D>(dy)]);
+}
+
+#[test]
+fn of_linear_cross_entropy() {
+    let [x, w] = matrices([[5, 19], [11, 19]]);
+    let targets: Arc<[i64]> = [3, IGNORED, 0, 10, 3].into();
+    for soft_cap in [None, Some(1.5)] {
+        let settings = LinearCrossEntropySettings { width: 19, normalizer: 2.5, soft_cap, precision: Precision::F32 };
+        let plain = linear_cross_entropy::plain::<D>(x.clone(), w.clone(), &targets, settings);
+        same(<D as LinearCrossEntropy>::forward(x.clone(), w.clone(), targets.clone(), settings), plain);
+    }
+}
+
+#[test]
+fn of_sgd() {
+    let [parameter, gradient, velocity] = matrices([[7, 19]; 3]);
+    for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+        let settings = Sgd { lr: 0.1, momentum, nesterov, weight_decay: 0.01, grad_scale: 0.5 };
+        let inputs = || [parameter.clone(), gradient.clone(), velocity.clone()];
+        let ([p, g, v], [plain, plain_velocity]) = (inputs(), sgd::plain::<D>(inputs(), settings));
+        let (p, v) = <D as SgdStep>::step(p, g, v, settings);
+        same([p], [plain]);
+        if momentum != 0.0 {
+            same([v], [plain_velocity]);
+        }
+    }
+}
+
+#[test]
+fn of_conv2d() {
+    for (kernel, stride, padding) in [([3, 3], [1, 1], [1, 1]), ([3, 2], [2, 1], [1, 0]), ([1, 1], [2, 2], [0, 0])] {
+        let shape = Conv2dShape { batch: 2, height: 7, width: 6, channels: 5, output: 4, kernel, stride, padding };
+        let [height, width] = shape.output_size();
+        let [x, w, dy] = matrices([[2 * 7 * 6, 5], [4, kernel[0] * kernel[1] * 5], [2 * height * width, 4]]);
+        let w = D::float_reshape(w, [4, kernel[0], kernel[1], 5].into());
+        let plain = conv2d::plain::<D>(x.clone(), w.clone(), shape);
+        same([<D as Conv2d>::forward(x.clone(), w.clone(), shape)], [plain]);
+        let plain = conv2d::plain_gradient_input::<D>(dy.clone(), w.clone(), shape);
+        same([<D as Conv2d>::gradient_input(dy.clone(), w, shape)], [plain]);
+        let plain = conv2d::plain_gradient_weight::<D>(dy.clone(), x.clone(), shape);
+        same([<D as Conv2d>::gradient_weight(dy, x, shape)], [plain]);
+    }
+}
+
+#[test]
+fn of_batch_norm() {
+    let ([x, residual, dy], [weight, bias, mean, deviation]) = (matrices([[21, 6]; 3]), vectors(6));
+    let variance = D::float_mul(deviation.clone(), deviation);
+    for relu in [false, true] {
+        for residual in [residual.clone(), absent::<2>()] {
+            for (mean, variance) in [(mean.clone(), variance.clone()), (absent::<1>(), absent::<1>())] {
+                let settings = batch_norm::Settings { relu, eps: 1e-5 };
+                let [x, w, b, r, m, v] = [&x, &weight, &bias, &residual, &mean, &variance].map(Clone::clone);
+                let plain = batch_norm::plain::<D>([&x, &w, &b, &r, &m, &v].map(Clone::clone), settings);
+                let constant = Tensor::<1>::from_dispatch(m.clone()).shape().num_elements() > 0;
+                let forward = <D as BatchNorm>::forward(x.clone(), w.clone(), b.clone(), r.clone(), m, v, settings);
+                let (y, m, v) = forward;
+                same([y.clone(), m.clone(), v.clone()], plain);
+                let inputs = [&x, &w, &b, &r, &m, &v].map(Clone::clone);
+                let plain = batch_norm::plain_gradient::<D>(inputs, y.clone(), dy.clone(), constant, settings);
+                same(<D as BatchNorm>::gradient(x, w, b, r, m, v, y, dy.clone(), constant, settings), plain);
+            }
+        }
+    }
+}
+
+#[test]
+fn of_average_pool() {
+    let [x, dy] = matrices([[12, 5], [3, 5]]);
+    same([<D as AveragePool>::forward(x.clone(), 3)], [average_pool::plain::<D>(x, 3)]);
+    same([<D as AveragePool>::gradient(dy.clone(), 4)], [average_pool::plain_gradient::<D>(dy, 4)]);
 }
 
 #[test]
@@ -91,14 +174,32 @@ fn of_layer_norm() {
 
 #[test]
 fn of_attention() {
-    let shape = AttentionShape { rows: 3, length: 9, heads: 2, head_width: 5 };
+    let shape = AttentionShape::new(3, 9, 2, 5);
     let inputs = matrices([[27, 10]; 4]);
-    for mask in [Mask::full(), Mask::causal().with_lengths([9, 4, 0]), Mask::prefix([2, 9, 0])] {
+    let plain_options = [Mask::full(), Mask::causal().with_lengths([9, 4, 0]), Mask::prefix([2, 9, 0]).with_window(4)];
+    check_attention(shape, inputs, plain_options.map(Into::into));
+
+    // Three heads share keys and values; an even width can be turned.
+    let shape = AttentionShape { rows: 2, length: 7, heads: 6, kv_heads: 2, head_width: 4 };
+    let [q, dout] = matrices([[14, 24]; 2]);
+    let [k, v] = matrices([[14, 8]; 2]);
+    let turned = AttentionOptions {
+        mask: Mask::causal().with_window(5),
+        rotary: Some(Rotary::new(100.0, 4).with_offsets([3, 0])),
+        scale: Some(0.3),
+        soft_cap: Some(2.0),
+    };
+    check_attention(shape, [q, k, v, dout], [turned]);
+}
+
+fn check_attention<const N: usize>(shape: AttentionShape, inputs: [DispatchTensor; 4], options: [AttentionOptions; N]) {
+    for options in options {
         let [q, k, v, dout] = inputs.clone();
-        let plain = attention::plain::<D>([q.clone(), k.clone(), v.clone()], shape, &mask);
-        same([<D as Attention>::forward(q.clone(), k.clone(), v.clone(), shape, mask.clone())], [plain]);
-        let plain = attention::plain_gradient::<D>(inputs.clone(), shape, &mask);
-        same(<D as Attention>::gradient(q, k, v, dout, shape, mask), plain);
+        let plain = attention::plain::<D>([q.clone(), k.clone(), v.clone()], shape, &options);
+        let (out, sums) = <D as Attention>::forward(q.clone(), k.clone(), v.clone(), shape, options.clone());
+        same([out.clone()], [plain]);
+        let plain = attention::plain_gradient::<D>(inputs.clone(), shape, &options);
+        same(<D as Attention>::gradient(q, k, v, out, sums, dout, shape, options), plain);
     }
 }
 

@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use lapidary_kernels::attention::AttentionShape;
 use lapidary_kernels::mask::Mask;
+use lapidary_kernels::precision::Precision;
 use lapidary_ops::*;
 
 use super::{Input, tensors, values};
@@ -29,12 +30,12 @@ fn reversed_row(x: &Tensor<2>) -> Tensor<1> {
 type Operator = fn(Tensor<2>, Tensor<1>) -> Tensor<2>;
 
 const OPERATORS: [(&str, Operator); 9] = [
-    ("linear", |x, row| linear(x.clone(), x.slice([0..4, 0..4]), Some(row))),
+    ("linear", |x, row| linear(x.clone(), x.slice([0..4, 0..4]), Some(row), None, Precision::F32)),
     ("layer_norm", |x, row| layer_norm(x.clone(), Some(x), row.clone(), row, 1e-5)),
     ("gelu", |x, _| gelu(x)),
     ("attention", |x, _| {
-        let shape = AttentionShape { rows: 2, length: 3, heads: 2, head_width: 2 };
-        attention(x.clone(), x.clone(), x, shape, &Mask::causal())
+        let shape = AttentionShape::new(2, 3, 2, 2);
+        attention(x.clone(), x.clone(), x, shape, &Mask::causal().into())
     }),
     ("cross_entropy", |x, _| cross_entropy(x, &[0, 1, 2, 3, -100, 0], 5.0).expect("they fit").reshape([1, 1])),
     ("embedding", |x, _| embedding(x, &[5, 0, 3])),
