@@ -52,9 +52,10 @@ fn scale(shape: AttentionShape) -> f64 {
 fn probabilities<B: Backend>(q: Array<B>, k: Array<B>, shape: AttentionShape, mask: &Mask) -> Array<B> {
     let AttentionShape { rows, length, .. } = shape;
     // A query sees the keys before the end of its span: two vectors instead of a matrix.
-    let ends = (0..rows * length).map(|i| mask.span(i / length, i % length, length) as f32).collect();
-    let keys = q.host((0..length).map(|key| key as f32).collect(), [1, 1, 1, length]);
-    let hidden = keys.reaches(q.host(ends, [rows, 1, length, 1])); // [B, 1, L, L]
+    let (device, end) = (q.0.device(), |i| mask.span(i / length, i % length, length) as i64);
+    let ends = integers::<B>((0..rows * length).map(end), [rows, 1, length, 1], &device);
+    let keys = integers::<B>(0..length as i64, [1, 1, 1, length], &device);
+    let hidden = reaches::<B>(keys, ends); // [B, 1, L, L]
     let scores = (q.matmul(k.swap(2, 3)) * scale(shape)).fill_where(hidden.clone(), f32::MIN.into()); // [B, H, L, L]
     let weights = (scores.clone() - scores.max(3)).exp().fill_where(hidden, 0.0);
     let sum = weights.clone().sum(3);

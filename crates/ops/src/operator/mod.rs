@@ -4,7 +4,7 @@ mod array;
 mod flex;
 mod graph;
 
-pub(crate) use array::{Array, integers};
+pub(crate) use array::{Array, integers, reaches};
 pub(crate) use flex::{floats, output, outputs};
 pub(crate) use graph::{parts, record};
 
