@@ -1,5 +1,7 @@
 //! Softmax attention under a causal, prefix or full mask, with a window, grouped heads and rotary positions.
 
+use std::ops::Range;
+
 use burn::backend::AutodiffBackend;
 use kernels::attention::{AttentionOptions, AttentionShape};
 
@@ -116,12 +118,14 @@ impl Plain<'_> {
     fn probabilities<B: Backend>(&self, q: Array<B>, k: Array<B>) -> (Array<B>, Option<Array<B>>) {
         let AttentionShape { rows, length, .. } = self.shape;
         // A query sees a range of keys: two vectors instead of a matrix.
+        let device = q.0.device();
         let spans: Vec<_> =
             (0..rows * length).map(|i| self.options.mask.span(i / length, i % length, length)).collect();
-        let keys = q.host((0..length).map(|key| key as f32).collect(), [1, 1, 1, length]);
-        let starts = q.host(spans.iter().map(|span| span.start as f32 - 0.5).collect(), [rows, 1, length, 1]);
-        let ends = q.host(spans.iter().map(|span| span.end as f32 - 0.5).collect(), [rows, 1, length, 1]);
-        let (before, behind) = (starts.reaches(keys.clone()), keys.reaches(ends)); // [B, 1, L, L]
+        let of_queries =
+            |f: fn(&Range<usize>) -> usize| integers::<B>(spans.iter().map(|s| f(s) as i64), [rows, 1, length, 1], &device);
+        let keys = |first: i64| integers::<B>((0..length as i64).map(|key| first + key), [1, 1, 1, length], &device);
+        let before = reaches::<B>(of_queries(|span| span.start), keys(1)); // [B, 1, L, L]
+        let behind = reaches::<B>(keys(0), of_queries(|span| span.end)); // [B, 1, L, L]
         let scores = q.matmul(k.swap(2, 3)) * self.scale(); // [B, H, L, L]
         let (scores, derivative) = match self.options.soft_cap.map(f64::from) {
             None => (scores, None),

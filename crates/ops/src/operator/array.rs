@@ -120,24 +120,15 @@ impl<B: Backend> Array<B> {
         Self(B::float_clamp(self.0, Scalar::Float(least), Scalar::Float(greatest)))
     }
 
-    fn bool_dtype(&self) -> BoolDType {
-        get_or_init_device_settings::<B>(&self.0.device()).bool_dtype
-    }
-
     pub(crate) fn is(self, number: f64) -> BoolTensor<B> {
-        let dtype = self.bool_dtype();
+        let dtype = bool_dtype::<B>(&self.0.device());
         B::float_equal_elem(self.0, Scalar::Float(number), dtype)
-    }
-
-    pub(crate) fn reaches(self, other: Self) -> BoolTensor<B> {
-        let dtype = self.bool_dtype();
-        B::float_greater_equal(self.0, other.0, dtype)
     }
 
     /// 1 where both are equal, else 0.
     pub(crate) fn equals(self, other: Self) -> Self {
-        let (dtype, bool_dtype) = (self.0.dtype(), self.bool_dtype());
-        Self(B::bool_into_float(B::float_equal(self.0, other.0, bool_dtype), dtype.into()))
+        let (dtype, equal) = (self.0.dtype(), bool_dtype::<B>(&self.0.device()));
+        Self(B::bool_into_float(B::float_equal(self.0, other.0, equal), dtype.into()))
     }
 
     pub(crate) fn fill_where(self, mask: BoolTensor<B>, number: f64) -> Self {
@@ -165,7 +156,17 @@ impl<B: Backend> Array<B> {
     }
 }
 
-/// Numbers of the host as indices.
+fn bool_dtype<B: Backend>(device: &Device<B>) -> BoolDType {
+    get_or_init_device_settings::<B>(device).bool_dtype
+}
+
+/// Where `a >= b`.
+pub(crate) fn reaches<B: Backend>(a: IntTensor<B>, b: IntTensor<B>) -> BoolTensor<B> {
+    let dtype = bool_dtype::<B>(&a.device());
+    B::int_greater_equal(a, b, dtype)
+}
+
+/// Integers of the host.
 pub(crate) fn integers<B: Backend>(
     numbers: impl Iterator<Item = i64>,
     shape: impl Into<Shape>,

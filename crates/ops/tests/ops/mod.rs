@@ -16,7 +16,8 @@ mod golden;
 mod layer_norm;
 mod linear;
 mod plain;
-mod views;
+mod second_order;
+pub mod views;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -29,7 +30,7 @@ const TOLERANCE: f64 = 1e-5;
 const IN_F64: f64 = 1e-7;
 
 /// What an operator is differentiated by. All inputs are matrices here, a vector is one row: see [`vector`].
-struct Input {
+pub struct Input {
     name: &'static str,
     shape: [usize; 2],
     data: Vec<f32>,
@@ -37,13 +38,13 @@ struct Input {
 
 impl Input {
     /// Standard normal numbers, others for every name.
-    fn random(name: &'static str, rows: usize, columns: usize) -> Self {
+    pub fn random(name: &'static str, rows: usize, columns: usize) -> Self {
         let seed = name.bytes().map(u64::from).sum();
         Self { name, shape: [rows, columns], data: random(rows * columns, seed) }
     }
 }
 
-fn tensors<const N: usize>(inputs: &[Input; N], device: &Device) -> [Tensor<2>; N] {
+pub fn tensors<const N: usize>(inputs: &[Input; N], device: &Device) -> [Tensor<2>; N] {
     tensors_of(inputs, device, DType::F32)
 }
 
@@ -57,22 +58,22 @@ fn constant<const D: usize, const E: usize>(numbers: &[f32], shape: [usize; D], 
 }
 
 /// The only row of a matrix.
-fn vector(row: Tensor<2>) -> Tensor<1> {
+pub fn vector(row: Tensor<2>) -> Tensor<1> {
     let [_, columns] = row.dims();
     row.reshape([columns])
 }
 
-fn values<const D: usize>(x: Tensor<D>) -> Vec<f64> {
+pub fn values<const D: usize>(x: Tensor<D>) -> Vec<f64> {
     x.into_data().iter().collect()
 }
 
 /// An operator's output, and the gradient of `Σ dy · output` by each of its inputs.
-struct Differentiated<const N: usize> {
-    output: Vec<f64>,
-    gradients: [Vec<f64>; N],
+pub struct Differentiated<const N: usize> {
+    pub output: Vec<f64>,
+    pub gradients: [Vec<f64>; N],
 }
 
-fn differentiate<const N: usize>(
+pub fn differentiate<const N: usize>(
     leaves: [Tensor<2>; N],
     dy: &[f32],
     operator: impl Fn([Tensor<2>; N]) -> Tensor<2>,

@@ -26,9 +26,11 @@ fn reversed_row(x: &Tensor<2>) -> Tensor<1> {
     x.clone().slice([0..1, 0..columns]).reshape([columns]).flip([0])
 }
 
-/// An operator of a matrix and of a vector as long as its rows.
-type Operator = fn(Tensor<2>, Tensor<1>) -> Tensor<2>;
+/// An operator of a matrix, of an even number of rows and columns and at least 6 and 4, and of a vector as long as its
+/// rows.
+pub type Operator = fn(Tensor<2>, Tensor<1>) -> Tensor<2>;
 
+<<<<<<< HEAD
 const OPERATORS: [(&str, Operator); 9] = [
     ("linear", |x, row| linear(x.clone(), x.slice([0..4, 0..4]), Some(row), None, Precision::F32)),
     ("layer_norm", |x, row| layer_norm(x.clone(), Some(x), row.clone(), row, 1e-5)),
@@ -36,12 +38,31 @@ const OPERATORS: [(&str, Operator); 9] = [
     ("attention", |x, _| {
         let shape = AttentionShape::new(2, 3, 2, 2);
         attention(x.clone(), x.clone(), x, shape, &Mask::causal().into())
+=======
+pub const OPERATORS: [(&str, Operator); 10] = [
+    ("linear", |x, row| linear(x.clone(), x.slice([0..4, 0..4]), Some(row))),
+    ("layer_norm", |x, row| layer_norm(x.clone(), Some(x), row.clone(), row, 1e-5)),
+    ("gelu", |x, _| gelu(x)),
+    ("attention", |x, _| {
+        let [rows, columns] = x.dims();
+        let shape = AttentionShape { rows: 2, length: rows / 2, heads: 2, head_width: columns / 2 };
+        attention(x.clone(), x.clone(), x, shape, &Mask::causal())
+>>>>>>> operators
     }),
-    ("cross_entropy", |x, _| cross_entropy(x, &[0, 1, 2, 3, -100, 0], 5.0).expect("they fit").reshape([1, 1])),
-    ("embedding", |x, _| embedding(x, &[5, 0, 3])),
+    ("attention with padding", |x, _| {
+        let [rows, columns] = x.dims();
+        let shape = AttentionShape { rows: 2, length: rows / 2, heads: 1, head_width: columns };
+        attention(x.clone(), x.clone(), x, shape, &Mask::prefix([2, 1]).with_lengths([rows / 2 - 1, 0]))
+    }),
+    ("cross_entropy", |x, _| {
+        let [rows, columns] = x.dims();
+        let targets: Vec<i64> = (0..rows).map(|i| if i == 4 { -100 } else { (i % columns) as i64 }).collect();
+        cross_entropy(x, &targets, 5.0).expect("they fit").reshape([1, 1])
+    }),
+    ("embedding", |x, _| embedding(x, &[5, 0, 3, 3])),
     ("dropout", |x, _| dropout(x, 0.5, DropoutKey { seed: 1, step: 2, place: 3 })),
     ("fake_quantize", |x, row| {
-        let (scales, zeros) = (row.clone().abs().add_scalar(0.1).flip([0]), row.zeros_like().flip([0]));
+        let (scales, zeros) = (row.clone().abs().add_scalar(0.1).flip([0]), row.ones_like().flip([0]));
         fake_quantize(x, scales, zeros, 3)
     }),
     ("fake_quantize_rows", |x, _| fake_quantize_rows(x, 3)),
