@@ -5,13 +5,8 @@ mod flex;
 mod graph;
 mod pool;
 
-<<<<<<< HEAD
-pub(crate) use array::{Array, integers};
-pub(crate) use flex::{floats, output, outputs, owned};
-=======
 pub(crate) use array::{Array, integers, reaches};
-pub(crate) use flex::{floats, output, outputs};
->>>>>>> operators
+pub(crate) use flex::{floats, output, outputs, owned};
 pub(crate) use graph::{parts, record};
 
 #[cfg(feature = "vulkan")]

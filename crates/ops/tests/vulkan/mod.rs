@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use burn::tensor::{Device, DeviceType, Tensor};
 use lapidary_kernels::adamw::AdamW;
+use lapidary_kernels::precision::Precision;
 use lapidary_ops::{AdamWState, adamw, layer_norm, linear, sum_of_squares};
 
 use crate::ops::views::OPERATORS;
@@ -52,7 +53,7 @@ fn every_operator() {
                 operator(x, vector(row.clone())) + row.sum().reshape([1, 1])
             });
         }
-        assert_same_on(adapter, "linear without bias", inputs(), |[x, w]| linear(x, w, None));
+        assert_same_on(adapter, "linear without bias", inputs(), |[x, w]| linear(x, w, None, None, Precision::F32));
         assert_same_on(adapter, "layer norm without residual", inputs(), |[x, row]| {
             layer_norm(x, None, vector(row.clone()), vector(row), 1e-5)
         });
