@@ -97,19 +97,19 @@ impl Linear for Flex {
         };
         let ([n, i], [o, _]) = (x.dims(), w.dims());
         let (bias, residual) = (bias.optional(), residual.optional());
-        output([n, o], |y| kernels::linear::linear(&x, &w, bias, residual, precision, n, i, o, y))
+        output([n, o], |y| kernels::linear::linear(&x, &w, bias, residual, n, i, o, precision, y))
     }
 
     fn gradient_input(dy: FlexTensor, w: FlexTensor, precision: Precision) -> FlexTensor {
         let Some([dy, w]) = floats([&dy, &w]) else { return plain_gradient_input::<Self>(dy, w) };
         let ([n, o], [_, i]) = (dy.dims(), w.dims());
-        output([n, i], |dx| kernels::linear::linear_backward_input(&dy, &w, precision, n, i, o, dx))
+        output([n, i], |dx| kernels::linear::linear_backward_input(&dy, &w, n, i, o, precision, dx))
     }
 
     fn gradient_weight(dy: FlexTensor, x: FlexTensor, precision: Precision) -> FlexTensor {
         let Some([dy, x]) = floats([&dy, &x]) else { return plain_gradient_weight::<Self>(dy, x) };
         let ([n, o], [_, i]) = (dy.dims(), x.dims());
-        output([o, i], |dw| kernels::linear::linear_backward_weight(&dy, &x, precision, n, i, o, dw))
+        output([o, i], |dw| kernels::linear::linear_backward_weight(&dy, &x, n, i, o, precision, dw))
     }
 
     fn gradient_bias(dy: FlexTensor) -> FlexTensor {

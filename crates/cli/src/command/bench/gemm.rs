@@ -41,7 +41,7 @@ impl Work for Product {
 
     fn run(&mut self) -> anyhow::Result<()> {
         let n = self.size;
-        linear(&self.a, &self.b, None, None, self.precision, n, n, n, &mut self.c);
+        linear(&self.a, &self.b, None, None, n, n, n, self.precision, &mut self.c);
         Ok(())
     }
 
