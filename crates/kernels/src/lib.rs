@@ -30,4 +30,5 @@ mod panels;
 mod product;
 pub mod reduce;
 pub mod rng;
+pub mod rotary;
 mod simd;

@@ -3,6 +3,7 @@
 
 mod adamw;
 mod attention;
+mod attention_cached;
 mod cross_entropy;
 mod dropout;
 mod embedding;
@@ -11,6 +12,7 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod reduce;
+mod rotary;
 mod threads;
 
 use crate::support::{assert_close, random};
