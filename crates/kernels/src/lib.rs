@@ -29,6 +29,7 @@ pub mod moments;
 mod panels;
 mod product;
 pub mod reduce;
+pub mod rms_norm;
 pub mod rng;
 pub mod rotary;
 mod simd;

@@ -12,6 +12,7 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod reduce;
+mod rms_norm;
 mod rotary;
 mod threads;
 
