@@ -12,6 +12,7 @@
 // A kernel's matrices, their dimensions and its outputs are each named by the mathematics.
 #![allow(clippy::too_many_arguments)]
 
+pub mod activation;
 pub mod adamw;
 pub mod attention;
 mod chunks;

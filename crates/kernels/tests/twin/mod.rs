@@ -1,6 +1,7 @@
 //! Each slice kernel against a twin in `f64` made of obvious loops, on random shapes; each backward pass against
 //! central differences of the forward twin.
 
+mod activation;
 mod adamw;
 mod attention;
 mod attention_cached;
