@@ -12,9 +12,11 @@ mod fake_quantize;
 mod gelu;
 mod layer_norm;
 mod linear;
+mod linear_cross_entropy;
 mod reduce;
 mod rms_norm;
 mod rotary;
+mod sgd;
 mod threads;
 
 use crate::support::{assert_close, random};
