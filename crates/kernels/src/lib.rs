@@ -12,6 +12,7 @@
 // A kernel's matrices, their dimensions and its outputs are each named by the mathematics.
 #![allow(clippy::too_many_arguments)]
 
+pub mod activation;
 pub mod adamw;
 pub mod attention;
 mod chunks;
@@ -24,12 +25,16 @@ pub mod isa;
 pub mod layer_norm;
 pub mod limits;
 pub mod linear;
+pub mod linear_cross_entropy;
 pub mod mask;
 mod math;
 pub mod moments;
 mod panels;
 mod product;
 pub mod reduce;
+pub mod rms_norm;
 pub mod rng;
+pub mod rotary;
+pub mod sgd;
 mod simd;
 pub mod team;
