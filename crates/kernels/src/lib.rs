@@ -1,8 +1,8 @@
 //! The arithmetic of Lapidary: kernels over `f32` slices, row-major, one a file; the one attention [`mask`], the one
 //! random generator ([`rng`]) and the choice of the instruction set ([`isa`]).
 //!
-//! Each kernel runs in parallel over chunks of a fixed size and sums in a fixed order, so results never depend on the number
-//! of threads. The loops are compiled for several instruction sets, and the best one that the processor has is picked
+//! Each kernel runs in parallel over chunks of a fixed size and sums in a fixed order, so results never depend on the
+//! number of threads. The loops are compiled for several instruction sets, and the best one that the processor has is picked
 //! at run time. Slice lengths are contracts between the crates and asserted; values that come from outside are
 //! checked and answered with an error.
 //!
@@ -15,7 +15,9 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+pub mod batch_norm;
 mod chunks;
+pub mod conv2d;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -30,6 +32,8 @@ pub mod mask;
 mod math;
 pub mod moments;
 mod panels;
+pub mod pool;
+pub mod precision;
 mod product;
 pub mod reduce;
 pub mod rms_norm;

@@ -1,22 +1,50 @@
 //! A dense layer, `y = x wᵀ + b`, and its backward pass.
 
 use crate::chunks::for_each_chunk;
-use crate::product::{Matrix, product};
+use crate::precision::Precision;
+use crate::product::{Matrix, Terms, product};
 
-/// `y = x wᵀ + bias`: `x [n, input]`, `w [output, input]`, `bias [output]`, `y [n, output]`.
-pub fn linear(x: &[f32], w: &[f32], bias: Option<&[f32]>, n: usize, input: usize, output: usize, y: &mut [f32]) {
+/// `y = x wᵀ + bias + residual`: `x [n, input]`, `w [output, input]`, `bias [output]`, `residual` and `y [n, output]`.
+pub fn linear(
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+    n: usize,
+    input: usize,
+    output: usize,
+    precision: Precision,
+    y: &mut [f32],
+) {
     let (x, w) = (Matrix::row_major(x, n, input), Matrix::row_major(w, output, input));
-    product(x, w.transposed(), bias, y);
+    product(x, w.transposed(), Terms { bias, residual }, precision, y);
 }
 
 /// `dx = dy w`: `dy [n, output]`, `w [output, input]`, `dx [n, input]`.
-pub fn linear_backward_input(dy: &[f32], w: &[f32], n: usize, input: usize, output: usize, dx: &mut [f32]) {
-    product(Matrix::row_major(dy, n, output), Matrix::row_major(w, output, input), None, dx);
+pub fn linear_backward_input(
+    dy: &[f32],
+    w: &[f32],
+    n: usize,
+    input: usize,
+    output: usize,
+    precision: Precision,
+    dx: &mut [f32],
+) {
+    product(Matrix::row_major(dy, n, output), Matrix::row_major(w, output, input), Terms::default(), precision, dx);
 }
 
 /// `dw = dyᵀ x`: `dy [n, output]`, `x [n, input]`, `dw [output, input]`.
-pub fn linear_backward_weight(dy: &[f32], x: &[f32], n: usize, input: usize, output: usize, dw: &mut [f32]) {
-    product(Matrix::row_major(dy, n, output).transposed(), Matrix::row_major(x, n, input), None, dw);
+pub fn linear_backward_weight(
+    dy: &[f32],
+    x: &[f32],
+    n: usize,
+    input: usize,
+    output: usize,
+    precision: Precision,
+    dw: &mut [f32],
+) {
+    let (dy, x) = (Matrix::row_major(dy, n, output), Matrix::row_major(x, n, input));
+    product(dy.transposed(), x, Terms::default(), precision, dw);
 }
 
 /// `db[j] = Σ_i dy[i, j]`, the gradient of a bias: `dy [n, output]`, `db [output]`.

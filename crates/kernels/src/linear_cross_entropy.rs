@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use crate::chunks::{ELEMENTS, for_each_chunk, rows_per_chunk};
 use crate::cross_entropy::{CrossEntropyError, IGNORED, check};
 use crate::math::{exp, max, mul_add, soft_cap, sum_of_exponentials};
-use crate::product::{Matrix, product};
+use crate::precision::Precision;
+use crate::product::{Matrix, Terms, product};
 use crate::simd::{LANES, Simd, dispatch};
 
 /// What the matrices do not say.
@@ -24,6 +25,8 @@ pub struct LinearCrossEntropy {
     pub normalizer: f32,
     /// Logits `l` become `cap * tanh(l / cap)` (Gemma 2, 2408.00118).
     pub soft_cap: Option<f32>,
+    /// Of the three products.
+    pub precision: Precision,
 }
 
 /// Logits of a tile, 32 MiB, at most,
@@ -78,7 +81,8 @@ pub fn linear_cross_entropy(
         for (block, w) in blocks() {
             let (first, here) = (block * columns, w.len() / width);
             let logits = &mut logits[n * first..][..n * here];
-            product(tile_x, Matrix::row_major(w, here, width).transposed(), None, logits);
+            let w = Matrix::row_major(w, here, width).transposed();
+            product(tile_x, w, Terms::default(), settings.precision, logits);
             for_each_row(logits, here, &mut rows_of_tile, |logits, row| {
                 see(logits, first, settings.soft_cap, row);
             });
@@ -95,8 +99,8 @@ pub fn linear_cross_entropy(
                 to_gradient(logits, first, settings, row);
             });
             let dlogits = Matrix::row_major(logits, n, here);
-            add_product(dlogits, Matrix::row_major(w, here, width), part, tile_dx);
-            add_product(dlogits.transposed(), tile_x, part, dw);
+            add_product(dlogits, Matrix::row_major(w, here, width), settings.precision, part, tile_dx);
+            add_product(dlogits.transposed(), tile_x, settings.precision, part, dw);
         }
         for (&row, tile_dx) in rows.iter().zip(tile_dx.chunks_exact(width)) {
             dx[row * width..][..width].copy_from_slice(tile_dx);
@@ -123,9 +127,9 @@ impl Buffers {
 }
 
 /// `c += a b`. The sum over tiles or blocks has the order of the calls.
-fn add_product(a: Matrix, b: Matrix, part: &mut [f32], c: &mut [f32]) {
+fn add_product(a: Matrix, b: Matrix, precision: Precision, part: &mut [f32], c: &mut [f32]) {
     let part = &mut part[..c.len()];
-    product(a, b, None, part);
+    product(a, b, Terms::default(), precision, part);
     for_each_chunk(c, ELEMENTS, |start, c| {
         c.iter_mut().zip(&part[start..]).for_each(|(c, part)| *c += part);
     });

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::chunks::Shared;
 use crate::panels::{Left, for_height, pack, pack_transposed, padded, store, tile_sums};
+use crate::precision::{Precision, rounded};
 use crate::simd::{LANES, Simd, dispatch};
 
 /// A matrix in a slice, row-major or the transpose of one.
@@ -71,55 +72,78 @@ fn with_buffer<R>(
     result
 }
 
-/// `c = a b + bias`, the bias `[columns]` or absent; `c` is row-major.
-pub(crate) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>, c: &mut [f32]) {
+/// What is added to a product of `columns`: a number per column, a matrix like the product.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Terms<'a> {
+    pub bias: Option<&'a [f32]>,
+    pub residual: Option<&'a [f32]>,
+}
+
+/// `c = a b + bias + residual`; `c` is row-major.
+pub(crate) fn product(a: Matrix, b: Matrix, terms: Terms, precision: Precision, c: &mut [f32]) {
     let (rows, depth, columns) = (a.rows, a.columns, b.columns);
     assert_eq!(depth, b.rows, "the inner dimensions of a product");
     assert_eq!(c.len(), rows * columns, "the output of a product");
-    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias per column");
+    assert!(terms.bias.is_none_or(|bias| bias.len() == columns), "a bias per column");
+    assert!(terms.residual.is_none_or(|residual| residual.len() == c.len()), "a residual per element");
     if c.is_empty() {
         return;
     }
     if depth == 0 {
-        return match bias {
-            Some(bias) => c.chunks_exact_mut(columns).for_each(|row| row.copy_from_slice(bias)),
+        match terms.residual {
+            Some(residual) => c.copy_from_slice(residual),
             None => c.fill(0.0),
-        };
+        }
+        if let Some(bias) = terms.bias {
+            c.chunks_exact_mut(columns).for_each(|row| row.iter_mut().zip(bias).for_each(|(c, bias)| *c += bias));
+        }
+        return;
     }
     let c = Shared::new(c);
     let at_a_time = (PACKED / depth / LANES).max(1) * LANES;
     for start in (0..columns).step_by(at_a_time) {
         let part = start..columns.min(start + at_a_time);
         with_buffer(&RIGHT, depth * padded(part.len()), |right| {
-            pack_right(b, part.clone(), right);
-            multiply_all(a, right, part, bias, &c, columns);
+            pack_right(b, part.clone(), precision, right);
+            multiply_all(a, right, part, terms, precision, &c, columns);
         });
     }
 }
 
 /// Packs the `columns` of `b` into panels, `[columns / LANES][depth][LANES]`.
-fn pack_right(b: Matrix, columns: Range<usize>, right: &mut [f32]) {
+fn pack_right(b: Matrix, columns: Range<usize>, precision: Precision, right: &mut [f32]) {
     /// Panels of a task.
     const PANELS: usize = 4;
     crate::chunks::for_each_chunk(right, PANELS * b.rows * LANES, |start, panels| {
         let first = columns.start + start / b.rows;
-        pack_panels(b, first..columns.end.min(first + PANELS * LANES), panels);
+        pack_panels(b, first..columns.end.min(first + PANELS * LANES), precision, panels);
     });
 }
 
-dispatch!(pack_panels = pack_panels_body(b: Matrix, columns: Range<usize>, panels: &mut [f32]));
+dispatch!(pack_panels = pack_panels_body(b: Matrix, columns: Range<usize>, precision: Precision, panels: &mut [f32]));
 
 #[inline(always)]
-fn pack_panels_body<S: Simd>(b: Matrix, columns: Range<usize>, panels: &mut [f32]) {
+fn pack_panels_body<S: Simd>(b: Matrix, columns: Range<usize>, precision: Precision, panels: &mut [f32]) {
     if b.transposed {
         pack_transposed(&b.data[columns.start * b.rows..], b.rows, b.rows, columns.len(), panels);
     } else {
         pack(&b.data[columns.start..], b.columns, b.rows, columns.len(), panels);
     }
+    if precision == Precision::Bf16 {
+        panels.iter_mut().for_each(|x| *x = rounded(*x));
+    }
 }
 
 /// All rows of some columns of the product, in tasks of some rows, and of some panels where the rows are few.
-fn multiply_all(a: Matrix, right: &[f32], columns: Range<usize>, bias: Option<&[f32]>, c: &Shared, stride: usize) {
+fn multiply_all(
+    a: Matrix,
+    right: &[f32],
+    columns: Range<usize>,
+    terms: Terms,
+    precision: Precision,
+    c: &Shared,
+    stride: usize,
+) {
     let threads = rayon::current_num_threads();
     let panels = columns.len().div_ceil(LANES);
     let row_tasks = a.rows.div_ceil(TASK_ROWS).next_multiple_of(2 * threads).min(a.rows.div_ceil(LEAST_ROWS));
@@ -129,7 +153,7 @@ fn multiply_all(a: Matrix, right: &[f32], columns: Range<usize>, bias: Option<&[
         let rows = row * a.rows / row_tasks..(row + 1) * a.rows / row_tasks;
         let panels = panel * panels / panel_tasks..(panel + 1) * panels / panel_tasks;
         with_buffer(&LEFT, rows.len() * block_depth(a.columns), |left| {
-            multiply_task(a, rows, left, right, panels, columns.clone(), bias, c, stride);
+            multiply_task(a, rows, left, right, panels, columns.clone(), terms, precision, c, stride);
         });
     };
     // Below this many multiplications waking other threads costs more than it saves.
@@ -148,7 +172,8 @@ dispatch!(
         right: &[f32],
         panels: Range<usize>,
         columns: Range<usize>,
-        bias: Option<&[f32]>,
+        terms: Terms,
+        precision: Precision,
         c: &Shared,
         stride: usize,
     )
@@ -162,7 +187,8 @@ fn multiply_task_body<S: Simd>(
     right: &[f32],
     panels: Range<usize>,
     columns: Range<usize>,
-    bias: Option<&[f32]>,
+    terms: Terms,
+    precision: Precision,
     c: &Shared,
     stride: usize,
 ) {
@@ -176,12 +202,15 @@ fn multiply_task_body<S: Simd>(
             let here = tile_rows(tile);
             let packed = &mut left[here.start * block.len()..here.end * block.len()];
             pack_left::<S>(a, rows.start + here.start..rows.start + here.end, block.clone(), packed);
+            if precision == Precision::Bf16 {
+                packed.iter_mut().for_each(|x| *x = rounded(*x));
+            }
         }
         for panel in panels.clone() {
             let column = columns.start + panel * LANES;
             let width = LANES.min(columns.end - column);
             let mut start = [0.0; LANES];
-            if let Some(bias) = bias {
+            if let Some(bias) = terms.bias {
                 start[..width].copy_from_slice(&bias[column..column + width]);
             }
             let right =
@@ -196,6 +225,9 @@ fn multiply_task_body<S: Simd>(
                         // SAFETY: no two tasks have a row and a panel in common.
                         let c = unsafe { c.slice(at, width) };
                         accumulate::<S>(sum, (first == 0).then_some(&start), c);
+                        if let (0, Some(residual)) = (first, terms.residual) {
+                            c.iter_mut().zip(&residual[at..]).for_each(|(c, residual)| *c += residual);
+                        }
                     }
                 });
             }

@@ -210,8 +210,8 @@ impl Classifier for Vilt {
         let embeddings = &self.embeddings;
         let count = |n: usize| -> Vec<u32> { (0..rows).flat_map(|_| 0..n as u32).collect() };
         let words = embeddings.word.forward(&batch.ids) + embeddings.position.forward(&count(length)); // [B·L, D]
-        let picture =
-            embeddings.patch.forward(self.pixels(&batch.images), pass) + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
+        let picture = embeddings.patch.forward(self.pixels(&batch.images), pass)
+            + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
         let [_, width] = words.dims();
         let both = Tensor::cat(vec![picture.reshape([rows, patches, width]), words.reshape([rows, length, width])], 1); // [B, P + L, D]
         pass.dropout(both.reshape([rows * (patches + length), width]), u64::MAX)

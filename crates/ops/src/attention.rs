@@ -87,7 +87,9 @@ impl Plain<'_> {
     /// The gradient of [`repeat`](Self::repeat).
     fn gather<B: Backend>(&self, x: Array<B>) -> Array<B> {
         let AttentionShape { rows, length, kv_heads, head_width, .. } = self.shape;
-        x.reshape([rows, kv_heads, self.group(), length, head_width]).sum(2).reshape([rows, kv_heads, length, head_width])
+        x.reshape([rows, kv_heads, self.group(), length, head_width])
+            .sum(2)
+            .reshape([rows, kv_heads, length, head_width])
     }
 
     /// Each head turned by its position, or back.
@@ -121,8 +123,9 @@ impl Plain<'_> {
         let device = q.0.device();
         let spans: Vec<_> =
             (0..rows * length).map(|i| self.options.mask.span(i / length, i % length, length)).collect();
-        let of_queries =
-            |f: fn(&Range<usize>) -> usize| integers::<B>(spans.iter().map(|s| f(s) as i64), [rows, 1, length, 1], &device);
+        let of_queries = |f: fn(&Range<usize>) -> usize| {
+            integers::<B>(spans.iter().map(|s| f(s) as i64), [rows, 1, length, 1], &device)
+        };
         let keys = |first: i64| integers::<B>((0..length as i64).map(|key| first + key), [1, 1, 1, length], &device);
         let before = reaches::<B>(of_queries(|span| span.start), keys(1)); // [B, 1, L, L]
         let behind = reaches::<B>(keys(0), of_queries(|span| span.end)); // [B, 1, L, L]

@@ -206,10 +206,10 @@ impl BatchNorm for Flex {
         settings: Settings,
     ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
         let of_residual = residual.shape();
-        let Some([x, weight, bias, mean, variance, y, dy]) =
-            floats([&x, &weight, &bias, &mean, &variance, &y, &dy])
+        let Some([x, weight, bias, mean, variance, y, dy]) = floats([&x, &weight, &bias, &mean, &variance, &y, &dy])
         else {
-            return plain_gradient::<Self>([x, weight, bias, residual, mean, variance], y, dy, constant, settings).into();
+            return plain_gradient::<Self>([x, weight, bias, residual, mean, variance], y, dy, constant, settings)
+                .into();
         };
         let norm = Norm {
             mean: &mean,

@@ -108,10 +108,7 @@ impl<B: Conv2d, C: CheckpointStrategy> Conv2d for Autodiff<B, C> {
         let ([x, w], nodes) = parts::<B, C, 2>([x, w]);
         let y = B::forward(x.clone(), w.clone(), shape);
         record::<B, C, 2>(nodes, y, move |dy, [of_x, of_w]| {
-            [
-                of_x.then(|| B::gradient_input(dy.clone(), w, shape)),
-                of_w.then(|| B::gradient_weight(dy, x, shape)),
-            ]
+            [of_x.then(|| B::gradient_input(dy.clone(), w, shape)), of_w.then(|| B::gradient_weight(dy, x, shape))]
         })
     }
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use lapidary_data::{Batch, BatchOptions, Dataset, Encoded};
+use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::objective::{Classification, Objective};
 use lapidary_models::{Pass, parameters};
-use lapidary_kernels::precision::Precision;
 use lapidary_train::{
     AdamWOptions, EpochBatches, Interrupt, MetricsRow, Schedule, TrainError, TrainOptions, Trained, train,
 };

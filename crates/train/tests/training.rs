@@ -5,10 +5,10 @@ use std::path::Path;
 
 use approx::assert_abs_diff_eq;
 use lapidary_data::{Batch, Encoded};
+use lapidary_kernels::precision::Precision;
 use lapidary_models::bert::Bert;
 use lapidary_models::objective::Classification;
 use lapidary_models::parameters;
-use lapidary_kernels::precision::Precision;
 use lapidary_train::{
     AdamWOptions, BatchSource, EpochBatches, Interrupt, Schedule, TrainError, TrainOptions, Trained, train,
 };

@@ -1,5 +1,6 @@
 use lapidary_kernels::cross_entropy::{CrossEntropyError, IGNORED};
 use lapidary_kernels::linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy};
+use lapidary_kernels::precision::Precision;
 use proptest::prelude::*;
 
 use super::{assert_close, random, to_f64};
@@ -59,21 +60,31 @@ proptest! {
         soft_cap in prop::option::of(0.5f32..30.0),
         every in 1usize..5,
     ) {
-        check(n, vocabulary, &LinearCrossEntropy { width, normalizer, soft_cap }, every);
+        check(n, vocabulary, &LinearCrossEntropy { width, normalizer, soft_cap, precision: Precision::F32 }, every);
     }
 }
 
 #[test]
 fn several_tiles_of_several_blocks() {
     // 512 rows a tile,
-    check(1100, 20, &LinearCrossEntropy { width: 3, normalizer: 1100.0, soft_cap: Some(3.0) }, 80);
+    check(
+        1100,
+        20,
+        &LinearCrossEntropy { width: 3, normalizer: 1100.0, soft_cap: Some(3.0), precision: Precision::F32 },
+        80,
+    );
     // 48 columns a block.
-    check(5, 100, &LinearCrossEntropy { width: 21_846, normalizer: 5.0, soft_cap: Some(500.0) }, 4);
+    check(
+        5,
+        100,
+        &LinearCrossEntropy { width: 21_846, normalizer: 5.0, soft_cap: Some(500.0), precision: Precision::F32 },
+        4,
+    );
 }
 
 #[test]
 fn logits_far_apart_and_infinite() {
-    let settings = LinearCrossEntropy { width: 1, normalizer: 1.0, soft_cap: None };
+    let settings = LinearCrossEntropy { width: 1, normalizer: 1.0, soft_cap: None, precision: Precision::F32 };
     let loss = |w: &[f32]| {
         let (mut dx, mut dw) = ([0.0; 1], [0.0; 2]);
         let loss = linear_cross_entropy(&settings, &[1.0], w, &[0], Some((&mut dx, &mut dw))).unwrap();
@@ -86,7 +97,7 @@ fn logits_far_apart_and_infinite() {
 
 #[test]
 fn errors_come_before_anything_is_written() {
-    let settings = LinearCrossEntropy { width: 2, normalizer: 1.0, soft_cap: None };
+    let settings = LinearCrossEntropy { width: 2, normalizer: 1.0, soft_cap: None, precision: Precision::F32 };
     let (mut dx, mut dw) = ([7.0; 4], [7.0; 6]);
     let mut run = |targets: &[i64]| {
         linear_cross_entropy(&settings, &[0.0; 4], &[0.0; 6], targets, Some((&mut dx, &mut dw))).unwrap_err()

@@ -8,6 +8,8 @@ use lapidary_kernels::{
     attention::{
         AttentionOptions, AttentionShape, CachedOptions, CachedShape, attention, attention_backward, attention_cached,
     },
+    batch_norm::{BatchNorm, Statistics, batch_norm, batch_norm_backward, channel_statistics},
+    conv2d::{Conv2dShape, conv2d, conv2d_backward_input, conv2d_backward_weight},
     cross_entropy::cross_entropy,
     dropout::dropout,
     fake_quantize::{fake_quantize_backward, fake_quantize_rows},
@@ -15,6 +17,8 @@ use lapidary_kernels::{
     layer_norm::{add_layer_norm, add_layer_norm_backward, layer_norm, layer_norm_backward},
     linear::{linear, linear_backward_input, linear_backward_weight, sum_rows},
     linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy},
+    pool::{global_average_pool, global_average_pool_backward},
+    precision::Precision,
     reduce::sum_of_squares,
     rms_norm::{add_rms_norm, add_rms_norm_backward, rms_norm, rms_norm_backward},
     rotary::{rotate, rotate_backward},
@@ -33,9 +37,9 @@ fn results() -> Vec<u32> {
         kernel(&mut y);
         all.extend(y.iter().map(|y| y.to_bits()));
     };
-    run(n * output, &|y| linear(&x, &w, Some(&w[..output]), n, input, output, y));
-    run(n * input, &|dx| linear_backward_input(&dy, &w, n, input, output, dx));
-    run(output * input, &|dw| linear_backward_weight(&dy, &x, n, input, output, dw));
+    run(n * output, &|y| linear(&x, &w, Some(&w[..output]), Some(&dy), n, input, output, Precision::Bf16, y));
+    run(n * input, &|dx| linear_backward_input(&dy, &w, n, input, output, Precision::F32, dx));
+    run(output * input, &|dw| linear_backward_weight(&dy, &x, n, input, output, Precision::F32, dw));
     run(output, &|db| sum_rows(&dy, n, output, db));
     run(n * output, &|y| layer_norm(&dy, None, &w[..output], &x[..output], 1e-5, y));
     run(n * output + 2 * output, &|y| {
@@ -102,12 +106,42 @@ fn results() -> Vec<u32> {
     run(n * input + output * input + 2, &|y| {
         let (loss, rest) = y.split_at_mut(2);
         let (dx, dw) = rest.split_at_mut(n * input);
-        let settings = LinearCrossEntropy { width: input, normalizer: 10.0, soft_cap: Some(30.0) };
+        let settings =
+            LinearCrossEntropy { width: input, normalizer: 10.0, soft_cap: Some(30.0), precision: Precision::F32 };
         let targets: Vec<i64> = (0..n as i64).collect();
         let value = linear_cross_entropy(&settings, &x, &w, &targets, Some((dx, dw))).unwrap();
         let bits = value.to_bits();
         loss.copy_from_slice(&[f32::from_bits(bits as u32), f32::from_bits((bits >> 32) as u32)]);
     });
+    let shape = Conv2dShape {
+        batch: 9,
+        height: 21,
+        width: 20,
+        channels: 5,
+        output: 7,
+        kernel: [3, 3],
+        stride: [2, 1],
+        padding: [1, 1],
+    };
+    let pictures = random(shape.input_len(), 6);
+    let (weight, dy_pictures) = (random(shape.weight_len(), 7), random(shape.output_len(), 8));
+    run(shape.output_len(), &|y| conv2d(&pictures, &weight, Some(&weight[..7]), shape, y));
+    run(shape.input_len(), &|dx| conv2d_backward_input(&dy_pictures, &weight, shape, dx));
+    run(shape.weight_len(), &|dw| conv2d_backward_weight(&dy_pictures, &pictures, shape, dw));
+    run(2 * n * output + 4 * output, &|y| {
+        let (mean, rest) = y.split_at_mut(output);
+        let (variance, rest) = rest.split_at_mut(output);
+        channel_statistics(&dy, mean, variance);
+        let (gamma, beta) = (&x[..output], &w[..output]);
+        let norm = BatchNorm { mean, variance, gamma, beta, eps: 1e-5, relu: true };
+        let (normed, rest) = rest.split_at_mut(n * output);
+        batch_norm(&norm, &dy, None, normed);
+        let (dx, rest) = rest.split_at_mut(n * output);
+        let (dgamma, dbeta) = rest.split_at_mut(output);
+        batch_norm_backward(&norm, Statistics::OfBatch, &dy, normed, &dy, dx, None, dgamma, dbeta);
+    });
+    run(10 * output, &|y| global_average_pool(&dy, 15, output, y));
+    run(n * output, &|dx| global_average_pool_backward(&w[..10 * output], 15, output, dx));
     run(2, &|y| {
         let bits = sum_of_squares(&random(200_000, 5)).to_bits();
         y.copy_from_slice(&[f32::from_bits(bits as u32), f32::from_bits((bits >> 32) as u32)]);

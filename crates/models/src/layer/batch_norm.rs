@@ -38,14 +38,8 @@ impl BatchNorm {
 
     /// `x [B·H·W, C]` → the same, `residual` added to it if there is one, and ReLU taken if asked for.
     pub fn forward(&self, x: Tensor<2>, residual: Option<Tensor<2>>, relu: bool, pass: &Pass) -> Tensor<2> {
-        let input = BatchNormInput {
-            x,
-            weight: self.weight.val(),
-            bias: self.bias.val(),
-            residual,
-            relu,
-            eps: Self::EPS,
-        };
+        let input =
+            BatchNormInput { x, weight: self.weight.val(), bias: self.bias.val(), residual, relu, eps: Self::EPS };
         if !pass.is_training() {
             return ops::batch_norm_fixed(input, self.running_mean.value_sync(), self.running_variance.value_sync());
         }

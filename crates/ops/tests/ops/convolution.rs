@@ -58,7 +58,8 @@ fn batch_norm_agrees() {
         case.check(["x", "gamma", "beta"], "y", |[x, gamma, beta]| norm(&case, x, gamma, beta, None, relu));
     }
     for case in
-        ["batch_norm_residual_relu.train", "batch_norm_residual_relu.train_odd", "batch_norm_residual_relu.eval"].map(Case)
+        ["batch_norm_residual_relu.train", "batch_norm_residual_relu.train_odd", "batch_norm_residual_relu.eval"]
+            .map(Case)
     {
         case.check(["x", "gamma", "beta"], "y", |[x, gamma, beta]| {
             let residual = case.input("residual");
@@ -90,10 +91,9 @@ fn norm(
     };
     let momentum = case.number("momentum");
     let (y, mean, variance) = batch_norm(input);
-    for (batch, running, new) in [
-        (mean, "running_mean", new_mean),
-        (variance, "running_var", case.numbers("new_running_var")),
-    ] {
+    for (batch, running, new) in
+        [(mean, "running_mean", new_mean), (variance, "running_var", case.numbers("new_running_var"))]
+    {
         let before = case.numbers(running);
         for ((batch, before), new) in values(batch).into_iter().zip(before).zip(new) {
             let after = before + momentum * (batch - before);
@@ -113,8 +113,7 @@ fn average_pool_agrees() {
 
 #[test]
 fn sgd_agrees() {
-    for case in
-        ["sgd.plain", "sgd.weight_decay", "sgd.momentum", "sgd.nesterov", "sgd.nesterov_weight_decay"].map(Case)
+    for case in ["sgd.plain", "sgd.weight_decay", "sgd.momentum", "sgd.nesterov", "sgd.nesterov_weight_decay"].map(Case)
     {
         let numbers = |name: &str| case.numbers(name).into_iter().map(|x| x as f32).collect::<Vec<_>>();
         let n = case.shape("initial")[0];

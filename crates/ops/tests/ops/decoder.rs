@@ -56,7 +56,9 @@ fn attention_agrees() {
 }
 
 fn grouped(case: &Case, kind: MaskKind) {
-    let [rows, length, heads, kv_heads, head_width] = case.sizes("shape").expect("there")[..] else { panic!("five sizes") };
+    let [rows, length, heads, kv_heads, head_width] = case.sizes("shape").expect("there")[..] else {
+        panic!("five sizes")
+    };
     let shape = AttentionShape { rows, length, heads, kv_heads, head_width };
     let of_rows = |name| case.sizes(name).map(Into::into);
     let window = case.sizes("window").map(|window| window[0]);
@@ -73,7 +75,8 @@ fn grouped(case: &Case, kind: MaskKind) {
 
 #[test]
 fn the_loss_of_a_head_agrees() {
-    for case in ["linear_cross_entropy.plain", "linear_cross_entropy.odd", "linear_cross_entropy.normalized"].map(Case) {
+    for case in ["linear_cross_entropy.plain", "linear_cross_entropy.odd", "linear_cross_entropy.normalized"].map(Case)
+    {
         let targets: Vec<i64> = case.numbers("targets").into_iter().map(|target| target as i64).collect();
         let normalizer = case.number("normalizer") as f32;
         let inputs = [case.input("x"), case.input("w")];

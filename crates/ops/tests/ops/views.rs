@@ -65,9 +65,8 @@ pub const OPERATORS: [(&str, Operator); 17] = [
         let [rows, columns] = x.dims();
         let weight = x.clone().slice([0..6, 0..columns]).reshape([3, 1, 2, columns]);
         let [kernel, stride, padding] = [[1, 2], [1, 2], [0, 1]];
-        let shape = Conv2dShape {
-            batch: 2, height: 1, width: rows / 2, channels: columns, output: 3, kernel, stride, padding
-        };
+        let shape =
+            Conv2dShape { batch: 2, height: 1, width: rows / 2, channels: columns, output: 3, kernel, stride, padding };
         conv2d(x, weight, shape)
     }),
     ("batch_norm", |x, row| {

@@ -201,8 +201,7 @@ fn record(result: &mut RunResult, work: &dyn Work, measured: &Measured, peer: &s
     if !measured.theirs.is_empty() {
         let theirs = median(&measured.theirs);
         result.metrics.insert(format!("{name}.seconds_{peer}"), theirs)?;
-        let (kind, ratio) =
-            if work.amount().is_some() { ("rate", theirs / ours) } else { ("ratio", ours / theirs) };
+        let (kind, ratio) = if work.amount().is_some() { ("rate", theirs / ours) } else { ("ratio", ours / theirs) };
         result.peers.insert(format!("{name}.{kind}_to_{peer}"), ratio)?;
         line.push_str(&format!(", {ratio:.2} times the {} of {peer}", if kind == "rate" { "rate" } else { "time" }));
         if let (Some(ours), Some(theirs)) = (measured.peak_rss, measured.peak_rss_of_peer) {

@@ -54,7 +54,13 @@ impl Work for DecoderStep {
 
     fn run(&mut self) -> anyhow::Result<()> {
         let State { model, mut optimizer, ids, targets } = self.state.take().context("the step before failed")?;
-        let loss = model.loss(&ids, &targets, ROWS, targets.len() as f32, &Pass::evaluation().with_precision(self.precision))?;
+        let loss = model.loss(
+            &ids,
+            &targets,
+            ROWS,
+            targets.len() as f32,
+            &Pass::evaluation().with_precision(self.precision),
+        )?;
         let value = loss.clone().into_scalar::<f32>();
         ensure!(value.is_finite(), "the loss is {value}");
         let gradients = parameters::gradients(&model, loss.backward());

@@ -1,0 +1,80 @@
+//! How precisely the factors of a matrix product are read.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The numbers that a matrix product multiplies. Its sums are `f32` either way, and so are its arguments.
+///
+/// A bf16 number is the upper half of an `f32`: the same range, and 8 bits of mantissa. Products of two are exact in
+/// `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Both factors as they are.
+    #[default]
+    F32,
+    /// Both factors rounded to bf16, to the nearest, ties to even; NaN stays NaN, and what is too large for bf16 becomes
+    /// infinity.
+    ///
+    /// The factors are rounded while they are packed, and the multiplication is that of `f32` under every instruction
+    /// set.
+    Bf16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
+/// `x` rounded to the nearest bf16, ties to even: its bits.
+#[inline(always)]
+pub fn bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    // Adding almost half of the last place carries where rounding goes up, into the exponent if need be.
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    // That might carry a NaN to zero or to infinity.
+    let quiet = bits | 0x0040_0000;
+    ((if x.is_nan() { quiet } else { rounded }) >> 16) as u16
+}
+
+/// The nearest bf16 as an `f32`.
+#[inline(always)]
+pub(crate) fn rounded(x: f32) -> f32 {
+    from_bf16(bf16(x))
+}
+
+/// The number that a bf16's bits stand for.
+#[inline(always)]
+pub fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_to_the_nearest_and_ties_to_even() {
+        for bits in (0..=u16::MAX).filter(|&bits| !from_bf16(bits).is_nan()) {
+            assert_eq!(bf16(from_bf16(bits)), bits);
+        }
+        for bits in (0..0x7f80u16).chain(0x8000..0xff80) {
+            // Between a number and the next one away from zero.
+            let between = |low: u32| bf16(f32::from_bits(u32::from(bits) << 16 | low));
+            assert_eq!(
+                (between(1), between(0x7fff), between(0x8001), between(0xffff)),
+                (bits, bits, bits + 1, bits + 1)
+            );
+            assert_eq!(between(0x8000), bits + (bits & 1));
+        }
+        assert_eq!(from_bf16(bf16(f32::MAX)), f32::INFINITY);
+        for nan in [0x7f80_0001, 0x7fff_ffff, 0xff80_0001, 0xffff_ffff] {
+            assert!(from_bf16(bf16(f32::from_bits(nan))).is_nan());
+        }
+    }
+}
