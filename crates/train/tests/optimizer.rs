@@ -4,7 +4,6 @@ use approx::{assert_abs_diff_eq, assert_relative_eq};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_kernels::adamw::{AdamW, adamw_update};
-use lapidary_kernels::precision::Precision;
 use lapidary_models::objective::Objective;
 use lapidary_models::parameters::GradientMap;
 use lapidary_models::{ModelError, Pass};

@@ -40,15 +40,11 @@ fn gated_units_agree() {
 fn attention_agrees() {
     use MaskKind::{Causal, Full, Prefix};
     for (name, kind) in [
-        ("attention.full_rotary", Full),
         ("attention.full_padding_rotary", Full),
-        ("attention.causal_rotary", Causal),
         ("attention.causal_padding_rotary", Causal),
-        ("attention.prefix_rotary", Prefix),
         ("attention.prefix_padding_rotary", Prefix),
         ("attention.window", Causal),
         ("attention.window_padding", Causal),
-        ("attention.window_rotary", Causal),
         ("attention.window_padding_rotary", Causal),
     ] {
         grouped(&Case(name), kind);
