@@ -143,7 +143,7 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
                 work.run()?;
                 measured.ours.push(begun.elapsed().as_secs_f64());
             }
-            if turn == 0 && index == 0 {
+            if turn == 0 && index == 0 && work.amount().is_none() {
                 measured.peak_rss = machine::peak_rss_bytes();
             }
             done += 1;
@@ -206,8 +206,12 @@ fn record(result: &mut RunResult, work: &dyn Work, measured: &Measured, peer: &s
         line.push_str(&format!(", {ratio:.2} times the {} of {peer}", if kind == "rate" { "rate" } else { "time" }));
         if let (Some(ours), Some(theirs)) = (measured.peak_rss, measured.peak_rss_of_peer) {
             result.metrics.insert(format!("{name}.peak_rss_bytes_{peer}"), theirs as f64)?;
-            result.peers.insert(format!("{name}_memory.ratio_to_{peer}"), ours as f64 / theirs as f64)?;
-            line.push_str(&format!(", {:.2} times its memory", ours as f64 / theirs as f64));
+            let share = ours as f64 / theirs as f64;
+            let [ours, theirs] = [ours, theirs].map(|bytes| bytes / 1_000_000);
+            result.notes.push(format!(
+                "{name}: {ours} MB of memory at most, the whole process; {peer} {theirs} MB, ours is {share:.2} of it."
+            ));
+            line.push_str(&format!(", {share:.2} times its memory"));
         }
     }
     line.push('\n');
