@@ -85,7 +85,7 @@ impl Function for GeluTanh {
     #[inline(always)]
     fn at<S: Simd>(x: f32, dy: f32) -> (f32, f32) {
         /// `2 sqrt(2 / pi)`, and 0.044715 times that.
-        const LINEAR: f32 = 1.595_769_1;
+        const LINEAR: f32 = 1.595_769;
         const CUBIC: f32 = 0.071_354_82;
         let u = x * mul_add::<S>(x * x, CUBIC, LINEAR);
         let (value, slope) = swish::<S>(x, u, mul_add::<S>(x * x, 3.0 * CUBIC, LINEAR));

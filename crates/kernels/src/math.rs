@@ -48,8 +48,7 @@ pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
 pub(crate) fn tanh<S: Simd>(x: f32) -> f32 {
     let a = x.abs();
     let square = x * x;
-    let p =
-        polynomial::<S, 5>(square, [-3.333_328e-1, 1.333_144_2e-1, -5.373_971_6e-2, 2.063_908_9e-2, -5.704_988_7e-3]);
+    let p = polynomial::<S, 5>(square, [-3.333_328e-1, 1.333_144_2e-1, -5.373_971_6e-2, 2.063_909e-2, -5.704_988_7e-3]);
     let small = mul_add::<S>(p * square, x, x);
     let large = (1.0 - 2.0 / (exp::<S>(2.0 * a) + 1.0)).copysign(x);
     if a < 0.625 { small } else { large }

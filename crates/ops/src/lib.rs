@@ -7,6 +7,9 @@
 //! types than `f32`, run the plain bodies. What is saved for the backward pass is the operator's input wherever
 //! recomputing is cheaper than the memory traffic of keeping an intermediate.
 
+// Burn's dispatch carries tensors one by one.
+#![allow(clippy::too_many_arguments)]
+
 pub mod adamw;
 pub mod attention;
 pub mod average_pool;

@@ -245,8 +245,8 @@ fn tile_sums<S: Simd, const HEIGHT: usize>(
             let mut x = x.as_ptr().add(start);
             for _ in 0..columns {
                 let b = S::load(&*dy);
-                for i in 0..HEIGHT {
-                    sums[i] = S::mul_add(S::splat(*x.add(i)), b, sums[i]);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::mul_add(S::splat(*x.add(i)), b, *sum);
                 }
                 dy = dy.add(1);
                 x = x.wrapping_add(step);

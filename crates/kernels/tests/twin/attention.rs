@@ -7,7 +7,7 @@ use super::rotary::{turn, turn_back};
 use super::{assert_close, difference, random, to_f64};
 
 /// A head of a token in arrays of so many heads.
-fn head<'a>(x: &'a [f64], heads: usize, shape: AttentionShape, row: usize, token: usize, head: usize) -> &'a [f64] {
+fn head(x: &[f64], heads: usize, shape: AttentionShape, row: usize, token: usize, head: usize) -> &[f64] {
     &x[((row * shape.length + token) * heads + head) * shape.head_width..][..shape.head_width]
 }
 
@@ -114,7 +114,7 @@ fn options(rows: usize, length: usize, head_width: usize) -> impl Strategy<Value
     let (scale, soft_cap) = (prop::option::of(0.05f32..0.5), prop::option::of(0.5f32..30.0));
     (masks(rows, length), rotary, scale, soft_cap).prop_map(move |(mask, rotary, scale, soft_cap)| AttentionOptions {
         mask,
-        rotary: rotary.filter(|_| head_width % 2 == 0),
+        rotary: rotary.filter(|_| head_width.is_multiple_of(2)),
         scale,
         soft_cap,
     })

@@ -62,7 +62,8 @@ fn with_the_sum_as_a_second_output() {
     add_layer_norm(&x, &residual, &gamma, &beta, EPS, &mut sum, &mut again);
     assert!(again == y && sum.iter().zip(x.iter().zip(&residual)).all(|(sum, (x, r))| *sum == x + r));
 
-    let gradients = |run: &dyn Fn(&mut [f32], &mut [f32], &mut [f32])| {
+    type Run<'a> = &'a dyn Fn(&mut [f32], &mut [f32], &mut [f32]);
+    let gradients = |run: Run| {
         let (mut dx, mut dgamma, mut dbeta) = (vec![f32::NAN; n * width], vec![f32::NAN; width], vec![f32::NAN; width]);
         run(&mut dx, &mut dgamma, &mut dbeta);
         (dx, dgamma, dbeta)
