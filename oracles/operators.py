@@ -5,7 +5,7 @@ Made with torch 2.15.0, safetensors 0.8.0.
     pip install torch safetensors
     python oracles/operators.py
 
-Writes crates/kernels/tests/golden/operators.safetensors. Inputs are f32 numbers; PyTorch computes in
+Writes crates/ops/tests/golden/operators.safetensors. Inputs are f32 numbers; PyTorch computes in
 f64 from them, and the results are rounded to f32. Tensors are named OPERATOR.CASE.TENSOR; `dx` is the
 gradient of the sum of `dy * y` with respect to `x` (`dout` and `out` for attention). All are f32 unless
 said otherwise; a tensor that a case does not use is absent.
@@ -42,7 +42,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-GOLDEN = Path(__file__).resolve().parents[1] / "crates/kernels/tests/golden"
+GOLDEN = Path(__file__).resolve().parents[1] / "crates/ops/tests/golden"
 
 generator = torch.Generator().manual_seed(0)
 tensors = {}

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lapidary_kernels::precision::Precision;
 use serde::{Deserialize, Serialize};
 
 pub use bits::Bits;
@@ -99,7 +100,7 @@ pub enum Format {
     Jsonl,
 }
 
-/// Fine-tuning in f32: AdamW, linear warm-up and decay.
+/// Fine-tuning: AdamW, linear warm-up and decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Finetune {
@@ -109,6 +110,9 @@ pub struct Finetune {
     pub batch_size: usize,
     /// Parts that a step's gradient is summed from; divides `batch_size`. Default: 1.
     pub accumulate: usize,
+    /// Of the matrix products in this and all later training, `f32` or `bf16`; weights, sums and all else are f32.
+    /// Default: `f32`.
+    pub precision: Precision,
     /// Highest learning rate. Default: 5e-5.
     pub learning_rate: f64,
     /// Share of the steps in which the rate rises, 0 to 1. Default: 0.1.
@@ -210,6 +214,7 @@ impl Default for Finetune {
             epochs: 3,
             batch_size: 32,
             accumulate: 1,
+            precision: Precision::F32,
             learning_rate: 5e-5,
             warmup: 0.1,
             weight_decay: 0.01,

@@ -1,4 +1,9 @@
 //! Layer normalisation of a sum, `LN(x + residual)` (Ba, Kiros and Hinton, 2016), and its backward pass.
+//!
+//! A block that normalises after the residual wants the normalised sum only, one that normalises before it the sum as
+//! well, for the next residual: [`add_layer_norm`].
+
+use rayon::prelude::*;
 
 use crate::chunks::{for_each_chunk, map_chunks, rows_per_chunk};
 use crate::math::{dot, mul_add, sum, sum_of_squared_deviations};
@@ -17,6 +22,27 @@ pub fn layer_norm(x: &[f32], residual: Option<&[f32]>, gamma: &[f32], beta: &[f3
     });
 }
 
+/// [`layer_norm`] that gives the sum too: `sum = x + residual`, `y = LN(sum)`.
+pub fn add_layer_norm(
+    x: &[f32],
+    residual: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    eps: f32,
+    sum: &mut [f32],
+    y: &mut [f32],
+) {
+    let width = gamma.len();
+    check(width, &[x, residual, sum, y]);
+    assert_eq!(beta.len(), width, "a beta per gamma");
+    let size = rows_per_chunk(width) * width;
+    let inputs = x.par_chunks(size).zip(residual.par_chunks(size));
+    inputs.zip(sum.par_chunks_mut(size).zip(y.par_chunks_mut(size))).for_each(|((x, residual), (sum, y))| {
+        add(x, residual, sum);
+        forward(sum, None, gamma, beta, eps, y);
+    });
+}
+
 /// The gradients of [`layer_norm`]: `dx` (which is also the residual's) `[n, width]`, `dgamma` and `dbeta` `[width]`.
 pub fn layer_norm_backward(
     x: &[f32],
@@ -30,12 +56,46 @@ pub fn layer_norm_backward(
 ) {
     let width = gamma.len();
     check(width, &[x, residual.unwrap_or(x), dy, dx]);
+    gradients(width, dx, dgamma, dbeta, |start, dx, dgamma, dbeta| {
+        let here = start..start + dx.len();
+        backward(&x[here.clone()], residual.map(|r| &r[here.clone()]), gamma, eps, &dy[here], dx, dgamma, dbeta);
+    });
+}
+
+/// The gradients of [`add_layer_norm`] given its `sum` and the gradients of both outputs, `dsum` and `dy`: `dx` is also
+/// the residual's.
+pub fn add_layer_norm_backward(
+    sum: &[f32],
+    gamma: &[f32],
+    eps: f32,
+    dsum: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    dgamma: &mut [f32],
+    dbeta: &mut [f32],
+) {
+    let width = gamma.len();
+    check(width, &[sum, dsum, dy, dx]);
+    gradients(width, dx, dgamma, dbeta, |start, dx, dgamma, dbeta| {
+        let here = start..start + dx.len();
+        backward(&sum[here.clone()], None, gamma, eps, &dy[here.clone()], dx, dgamma, dbeta);
+        dx.iter_mut().zip(&dsum[here]).for_each(|(dx, dsum)| *dx += dsum);
+    });
+}
+
+/// Calls `f(start, dx, dgamma, dbeta)` for each chunk of `dx`; what it adds to the latter two is summed in order.
+fn gradients(
+    width: usize,
+    dx: &mut [f32],
+    dgamma: &mut [f32],
+    dbeta: &mut [f32],
+    f: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Sync,
+) {
     assert!(dgamma.len() == width && dbeta.len() == width, "gradients as wide as gamma");
     let partials = map_chunks(dx, rows_per_chunk(width) * width, |start, dx| {
-        let here = start..start + dx.len();
         let mut partial = vec![0.0; 2 * width];
         let (dgamma, dbeta) = partial.split_at_mut(width);
-        backward(&x[here.clone()], residual.map(|r| &r[here.clone()]), gamma, eps, &dy[here], dx, dgamma, dbeta);
+        f(start, dx, dgamma, dbeta);
         partial
     });
     dgamma.fill(0.0);
@@ -47,7 +107,7 @@ pub fn layer_norm_backward(
     }
 }
 
-fn check(width: usize, matrices: &[&[f32]]) {
+pub(crate) fn check(width: usize, matrices: &[&[f32]]) {
     assert!(width > 0, "a width of 0 has no mean");
     assert!(
         matrices.iter().all(|m| m.len() == matrices[0].len() && m.len().is_multiple_of(width)),
@@ -55,11 +115,18 @@ fn check(width: usize, matrices: &[&[f32]]) {
     );
 }
 
+#[inline(always)]
+pub(crate) fn add(x: &[f32], residual: &[f32], sum: &mut [f32]) {
+    for (sum, (x, residual)) in sum.iter_mut().zip(x.iter().zip(residual)) {
+        *sum = x + residual;
+    }
+}
+
 /// Writes `x + residual` into `out` and returns its mean and `1 / sqrt(variance + eps)`.
 #[inline(always)]
 fn statistics<S: Simd>(x: &[f32], residual: Option<&[f32]>, eps: f32, out: &mut [f32]) -> (f32, f32) {
     match residual {
-        Some(residual) => out.iter_mut().zip(x.iter().zip(residual)).for_each(|(out, (x, r))| *out = x + r),
+        Some(residual) => add(x, residual, out),
         None => out.copy_from_slice(x),
     }
     let width = out.len() as f32;

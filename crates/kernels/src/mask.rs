@@ -1,5 +1,6 @@
 //! Which keys a query attends to. One type for the three trunks: bidirectional, autoregressive, prefix.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -15,8 +16,8 @@ pub enum MaskKind {
 
 /// A mask over the rows of a batch. Rows and positions count from 0.
 ///
-/// In every kind the visible keys of a query are a range that starts at 0, so a kernel needs only its end:
-/// [`Mask::span`].
+/// In every kind the visible keys of a query are one range, [`Mask::span`], neither end of which ever moves back from
+/// one query to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Mask {
     pub kind: MaskKind,
@@ -24,6 +25,13 @@ pub struct Mask {
     pub lengths: Option<Arc<[usize]>>,
     /// Prompt tokens of each row, for [`MaskKind::Prefix`]. `None`: no prompt, which makes it causal.
     pub prefix: Option<Arc<[usize]>>,
+    /// Tokens this far apart or further do not see each other, in either direction. `None`: no such limit.
+    ///
+    /// It narrows what the kind allows, prefixes included: for causal queries it leaves `query - window < key <= query`.
+    /// So do the local layers of Gemma 3, `(causal or bidirectional) and |query - key| < window` in the authors' code
+    /// (`create_sliding_mask`). Hugging Face's (since its pull request 46850) bounds the past only, which is the same
+    /// as long as no bidirectional part is longer than the window.
+    pub window: Option<usize>,
 }
 
 impl Mask {
@@ -45,23 +53,32 @@ impl Mask {
         Self { lengths: Some(lengths.into()), ..self }
     }
 
-    /// How many keys, counted from 0, `query` of `row` sees in sequences of `length` tokens.
+    /// Hides the keys at a distance of `window` and more.
+    pub fn with_window(self, window: usize) -> Self {
+        Self { window: Some(window), ..self }
+    }
+
+    /// The keys that `query` of `row` sees in sequences of `length` tokens.
     ///
     /// `row` must be within `lengths` and `prefix` where they are given: see [`Mask::covers`].
     #[inline]
-    pub fn span(&self, row: usize, query: usize, length: usize) -> usize {
+    pub fn span(&self, row: usize, query: usize, length: usize) -> Range<usize> {
+        let window = self.window.unwrap_or(usize::MAX);
         let end = match self.kind {
             MaskKind::Full => length,
             MaskKind::Causal => query + 1,
             MaskKind::Prefix => self.prefix.as_ref().map_or(0, |prefix| prefix[row]).max(query + 1),
         };
-        end.min(self.lengths.as_ref().map_or(length, |lengths| lengths[row])).min(length)
+        let end = end.min(query.saturating_add(window));
+        let end = end.min(self.lengths.as_ref().map_or(length, |lengths| lengths[row])).min(length);
+        let start = (query + 1).saturating_sub(window);
+        start.min(end)..end
     }
 
     /// Whether `key` of `row` is visible to `query`.
     #[inline]
     pub fn visible(&self, row: usize, query: usize, key: usize) -> bool {
-        key < self.span(row, query, usize::MAX)
+        self.span(row, query, usize::MAX).contains(&key)
     }
 
     /// Whether the mask says something about each of `rows` rows.
@@ -99,7 +116,17 @@ mod tests {
     #[test]
     fn a_span_ends_within_the_sequence() {
         let mask = Mask::prefix([9]).with_lengths([7]);
-        assert_eq!(mask.span(0, 1, 5), 5);
-        assert_eq!(mask.span(0, 1, 8), 7);
+        assert_eq!(mask.span(0, 1, 5), 0..5);
+        assert_eq!(mask.span(0, 1, 8), 0..7);
+    }
+
+    #[test]
+    fn a_window_narrows_each_kind() {
+        assert_eq!(picture(&Mask::causal().with_window(2), 0), ["#...", "##..", ".##.", "..##"]);
+        assert_eq!(picture(&Mask::full().with_window(2), 0), ["##..", "###.", ".###", "..##"]);
+        assert_eq!(picture(&Mask::prefix([3]).with_window(2), 0), ["##..", "###.", ".##.", "..##"]);
+        assert_eq!(picture(&Mask::causal().with_window(2).with_lengths([2]), 0), ["#...", "##..", ".#..", "...."]);
+        assert_eq!(picture(&Mask::causal().with_window(1), 0), ["#...", ".#..", "..#.", "...#"]);
+        assert_eq!(picture(&Mask::full().with_window(0), 0), ["...."; 4]);
     }
 }

@@ -41,6 +41,50 @@ pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
     if below { 0.0 } else { y * power_of_two }
 }
 
+/// `tanh(x)` to about 1e-7 relative.
+///
+/// Cephes' `tanhf`: a polynomial below 0.625, where `1 - 2 / (exp(2 x) + 1)` would cancel, and that above.
+#[inline(always)]
+pub(crate) fn tanh<S: Simd>(x: f32) -> f32 {
+    let a = x.abs();
+    let square = x * x;
+    let p = polynomial::<S, 5>(square, [-3.333_328e-1, 1.333_144_2e-1, -5.373_971_6e-2, 2.063_909e-2, -5.704_988_7e-3]);
+    let small = mul_add::<S>(p * square, x, x);
+    let large = (1.0 - 2.0 / (exp::<S>(2.0 * a) + 1.0)).copysign(x);
+    if a < 0.625 { small } else { large }
+}
+
+/// `x = cap tanh(x / cap)` in place.
+#[inline(always)]
+pub(crate) fn soft_cap<S: Simd>(x: &mut [f32], cap: f32) {
+    let inverse = 1.0 / cap;
+    x.iter_mut().for_each(|x| *x = cap * tanh::<S>(*x * inverse));
+}
+
+/// `x = exp(x - shift)` in place, and the sum.
+#[inline(always)]
+pub(crate) fn exponentials<S: Simd>(x: &mut [f32], shift: f32) -> f32 {
+    let mut sums = [0.0; LANES];
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (x, sum) in chunk.iter_mut().zip(&mut sums) {
+            *x = exp::<S>(*x - shift);
+            *sum += *x;
+        }
+    }
+    for (x, sum) in rest.iter_mut().zip(&mut sums) {
+        *x = exp::<S>(*x - shift);
+        *sum += *x;
+    }
+    fold(sums, |a, b| a + b)
+}
+
+/// `Σ exp(x - shift)`.
+#[inline(always)]
+pub(crate) fn sum_of_exponentials<S: Simd>(x: &[f32], shift: f32) -> f32 {
+    fold(lanes(x, 0.0, |sum, x| sum + exp::<S>(x - shift)), |a, b| a + b)
+}
+
 /// The standard normal's cumulative distribution and density at `x`, `(1 + erf(x / sqrt 2)) / 2` and
 /// `exp(-x^2 / 2) / sqrt(2 pi)`, to about 1e-7.
 ///
@@ -145,6 +189,17 @@ mod tests {
         assert_eq!(exp::<Portable>(0.0), 1.0);
         assert!(exp::<Portable>(f32::NAN).is_nan());
         assert_eq!((exp::<Portable>(f32::NEG_INFINITY), exp::<Portable>(-87.001)), (0.0, 0.0));
+    }
+
+    #[test]
+    fn tanh_agrees_with_f64() {
+        for i in -100_000..100_000 {
+            let x = i as f32 / 6543.2;
+            let (y, expected) = (tanh::<Portable>(x), f64::from(x).tanh());
+            assert!((f64::from(y) - expected).abs() <= 2e-7 * expected.abs(), "tanh({x}) = {y}, not {expected}");
+        }
+        assert_eq!([f32::NEG_INFINITY, f32::INFINITY, 1e-30].map(tanh::<Portable>), [-1.0, 1.0, 1e-30]);
+        assert!(tanh::<Portable>(f32::NAN).is_nan());
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! How precisely the factors of a matrix product are read.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 /// The numbers that a matrix product multiplies. Its sums are `f32` either way, and so are its arguments.
 ///
 /// A bf16 number is the upper half of an `f32`: the same range, and 8 bits of mantissa. Products of two are exact in
 /// `f32`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Both factors as they are.
     #[default]
@@ -18,6 +23,15 @@ pub enum Precision {
     /// summation may differ: at most `n 2^-23` of the sum of the products' absolute values, and typically `sqrt(n)` in
     /// the place of `n`.
     Bf16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        })
+    }
 }
 
 /// `x` rounded to the nearest bf16, ties to even: its bits.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use lapidary_data::Batch;
-use lapidary_kernels::mask::{Mask, MaskKind};
+use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ pub struct BertConfig {
     /// Kinds of segment.
     pub token_types: usize,
     /// Added to the variance in the norms.
-    pub norm_eps: f32,
+    pub norm_eps: f64,
     /// Standard deviation of fresh weights.
     pub deviation: f32,
     /// The id that pads.
@@ -72,7 +72,7 @@ impl BertConfig {
             feed_forward: config.usize("intermediate_size")?,
             positions: config.usize("max_position_embeddings")?,
             token_types: config.optional_usize("type_vocab_size")?.unwrap_or(2),
-            norm_eps: config.optional_f64("layer_norm_eps")?.unwrap_or(1e-12) as f32,
+            norm_eps: config.optional_f64("layer_norm_eps")?.unwrap_or(1e-12),
             deviation: config.optional_f64("initializer_range")?.unwrap_or(0.02) as f32,
             pad_id: u32::try_from(pad_id).unwrap_or(u32::MAX),
             labels,
@@ -194,14 +194,14 @@ impl Bert {
             feed_forward: config.feed_forward,
             blocks: config.blocks,
             norm: NormPlacement::After,
-            norm_eps: config.norm_eps,
+            norm_eps: config.norm_eps as f32,
         };
         Self {
             embeddings: BertEmbeddings {
                 word: Embedding::new(config.vocabulary, config.width, init),
                 position: Embedding::new(config.positions, config.width, init),
                 token_type: Embedding::new(config.token_types, config.width, init),
-                norm: LayerNorm::new(config.width, config.norm_eps, init),
+                norm: LayerNorm::new(config.width, config.norm_eps as f32, init),
             },
             trunk: Trunk::new(&trunk, init),
             pooler: Linear::new(config.width, config.width, true, init),
@@ -266,7 +266,7 @@ impl Classifier for Bert {
     }
 
     fn mask(&self, batch: &Batch) -> Mask {
-        Mask { kind: MaskKind::Full, lengths: Some(batch.lengths.as_slice().into()), prefix: None }
+        Mask::full().with_lengths(batch.lengths.as_slice())
     }
 
     fn embed(&self, batch: &Batch, pass: &Pass) -> Tensor<2> {
@@ -284,8 +284,8 @@ impl Classifier for Bert {
 
     fn head(&self, x: Tensor<2>, batch: &Batch, pass: &Pass) -> Tensor<2> {
         let first: Vec<u32> = (0..batch.rows).map(|row| (row * batch.length) as u32).collect();
-        let pooled = self.pooler.forward(ops::embedding(x, &first)).tanh(); // [B, D]
-        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1)) // [B, labels]
+        let pooled = self.pooler.forward(ops::embedding(x, &first), pass).tanh(); // [B, D]
+        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1), pass) // [B, labels]
     }
 
     fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {

@@ -2,8 +2,10 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use lapidary_kernels::mask::{Mask, MaskKind};
+use lapidary_kernels::mask::Mask;
+use lapidary_ops as ops;
 
+use crate::error::ModelError;
 use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
 use crate::pass::Pass;
 use crate::trunk::{NormPlacement, Trunk, TrunkConfig};
@@ -61,11 +63,32 @@ impl Decoder {
 
     /// `rows` sequences of equal length, row after row in `ids` → logits `[B·L, V]`.
     pub fn logits(&self, ids: &[u32], rows: usize, pass: &Pass) -> Tensor<2> {
+        self.output.forward(self.hidden(ids, rows, pass), pass) // [B·L, V]
+    }
+
+    /// The mean loss of predicting `targets`, over `normalizer` of them; the logits are never held whole.
+    ///
+    /// # Errors
+    /// A target outside the vocabulary that is not -100.
+    pub fn loss(
+        &self,
+        ids: &[u32],
+        targets: &[i64],
+        rows: usize,
+        normalizer: f32,
+        pass: &Pass,
+    ) -> Result<Tensor<1>, ModelError> {
+        let x = self.hidden(ids, rows, pass); // [B·L, D]
+        Ok(ops::linear_cross_entropy(x, self.output.used_weight(), targets, normalizer, pass.precision())?)
+    }
+
+    /// The input of the output matrix, `[B·L, D]`.
+    fn hidden(&self, ids: &[u32], rows: usize, pass: &Pass) -> Tensor<2> {
         let length = (ids.len() / rows) as u32;
         let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length).collect();
         let x = self.tokens.forward(ids) + self.positions.forward(&positions); // [B·L, D]
-        let mask = Mask { kind: MaskKind::Causal, lengths: None, prefix: None };
+        let mask = Mask::causal();
         let x = self.trunk.forward(x, 0..self.blocks, rows, &mask, pass);
-        self.output.forward(self.norm.forward(x)) // [B·L, V]
+        self.norm.forward(x)
     }
 }

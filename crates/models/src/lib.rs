@@ -10,6 +10,7 @@ pub mod load;
 pub mod objective;
 pub mod parameters;
 mod pass;
+pub mod resnet;
 pub mod trunk;
 pub mod vilt;
 

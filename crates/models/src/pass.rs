@@ -1,23 +1,47 @@
 //! What one run through a model is for.
 
 use burn::tensor::Tensor;
+use lapidary_kernels::precision::Precision;
 use lapidary_ops::{self as ops, DropoutKey};
 
-/// One forward pass: an evaluation, or a training step with its dropout.
+/// One forward pass: an evaluation, or a training step with its dropout and the statistics of its batch; in some
+/// precision.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pass {
+    training: bool,
+    precision: Precision,
     dropout: Option<(f32, u64, u64)>,
 }
 
 impl Pass {
-    /// No dropout.
+    /// No dropout, stored statistics.
     pub fn evaluation() -> Self {
         Self::default()
     }
 
     /// Dropout with probability `p`; the masks are a function of the seed and the micro-batch's number.
     pub fn training(p: f32, seed: u64, micro_batch: u64) -> Self {
-        Self { dropout: (p > 0.0).then_some((p, seed, micro_batch)) }
+        Self { training: true, dropout: (p > 0.0).then_some((p, seed, micro_batch)), ..Self::default() }
+    }
+
+    /// The same with matrix products, forward and backward, in another precision than f32.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// Of matrix products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether this pass drops activations.
+    pub fn drops(&self) -> bool {
+        self.dropout.is_some()
+    }
+
+    /// Whether norms take the batch's statistics and remember them.
+    pub fn is_training(&self) -> bool {
+        self.training
     }
 
     /// Applies dropout at a place of the model, if this pass has any.

@@ -72,19 +72,20 @@ impl Block {
 
     /// `x [B·L, D]` → `[B·L, D]`; `place` tells the dropout layers of the model apart.
     fn forward(&self, x: Tensor<2>, rows: usize, mask: &Mask, pass: &Pass, place: u64) -> Tensor<2> {
-        let drop = |x, half| pass.dropout(x, place + half);
         match self.norm {
             NormPlacement::After => {
-                let mixed = drop(self.attention.forward(x.clone(), rows, mask), 0);
+                let heads = self.attention.heads(x.clone(), rows, mask, pass); // [B·L, H·K]
+                let mixed = pass.dropout(self.attention.output.forward(heads, pass), place);
                 let x = self.attention_norm.forward_residual(mixed, x);
-                let mixed = drop(self.feed_forward.forward(x.clone()), 1);
+                let inner = self.feed_forward.inner(x.clone(), pass); // [B·L, F]
+                let mixed = pass.dropout(self.feed_forward.down.forward(inner, pass), place + 1);
                 self.feed_forward_norm.forward_residual(mixed, x)
             }
             NormPlacement::Before => {
-                let mixed = self.attention.forward(self.attention_norm.forward(x.clone()), rows, mask);
-                let x = x + drop(mixed, 0);
-                let mixed = self.feed_forward.forward(self.feed_forward_norm.forward(x.clone()));
-                x + drop(mixed, 1)
+                let heads = self.attention.heads(self.attention_norm.forward(x.clone()), rows, mask, pass);
+                let x = added(&self.attention.output, heads, x, pass, place);
+                let inner = self.feed_forward.inner(self.feed_forward_norm.forward(x.clone()), pass);
+                added(&self.feed_forward.down, inner, x, pass, place + 1)
             }
         }
     }
@@ -99,6 +100,15 @@ impl Block {
             ("feed_forward.up", &mut self.feed_forward.up),
             ("feed_forward.down", &mut self.feed_forward.down),
         ]
+    }
+}
+
+/// `residual + dropout(linear(x))`.
+fn added(linear: &Linear, x: Tensor<2>, residual: Tensor<2>, pass: &Pass, place: u64) -> Tensor<2> {
+    if pass.drops() {
+        residual + pass.dropout(linear.forward(x, pass), place)
+    } else {
+        linear.forward_residual(x, residual, pass)
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_data::{Batch, Picture};
-use lapidary_kernels::mask::{Mask, MaskKind};
+use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
 use serde_json::{Value, json};
 
@@ -202,7 +202,7 @@ impl Classifier for Vilt {
     fn mask(&self, batch: &Batch) -> Mask {
         // Patches stand before the text, so that a row's padding is still at its end.
         let lengths: Vec<usize> = batch.lengths.iter().map(|length| self.patches() + length).collect();
-        Mask { kind: MaskKind::Full, lengths: Some(lengths.into()), prefix: None }
+        Mask::full().with_lengths(lengths)
     }
 
     fn embed(&self, batch: &Batch, pass: &Pass) -> Tensor<2> {
@@ -210,8 +210,8 @@ impl Classifier for Vilt {
         let embeddings = &self.embeddings;
         let count = |n: usize| -> Vec<u32> { (0..rows).flat_map(|_| 0..n as u32).collect() };
         let words = embeddings.word.forward(&batch.ids) + embeddings.position.forward(&count(length)); // [B·L, D]
-        let picture =
-            embeddings.patch.forward(self.pixels(&batch.images)) + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
+        let picture = embeddings.patch.forward(self.pixels(&batch.images), pass)
+            + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
         let [_, width] = words.dims();
         let both = Tensor::cat(vec![picture.reshape([rows, patches, width]), words.reshape([rows, length, width])], 1); // [B, P + L, D]
         pass.dropout(both.reshape([rows * (patches + length), width]), u64::MAX)
@@ -225,8 +225,8 @@ impl Classifier for Vilt {
         let length = self.patches() + batch.length;
         let first: Vec<u32> = (0..batch.rows).map(|row| (row * length + self.patches()) as u32).collect();
         let x = self.norm.forward(ops::embedding(x, &first)); // [B, D]
-        let pooled = self.pooler.forward(x).tanh();
-        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1)) // [B, labels]
+        let pooled = self.pooler.forward(x, pass).tanh();
+        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1), pass) // [B, labels]
     }
 
     fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {

@@ -1,13 +1,13 @@
 //! Softmax cross-entropy; the forward pass leaves the gradient behind, the backward pass only scales it.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use std::sync::Arc;
 
-use super::*;
-use lapidary_kernels as kernels;
+use burn::backend::AutodiffBackend;
+use kernels::cross_entropy::IGNORED;
 
-pub use lapidary_kernels::cross_entropy::CrossEntropyError;
+use crate::operator::*;
+
+pub use kernels::cross_entropy::CrossEntropyError;
 
 /// `Σ −log softmax(logits)[target] / normalizer` → a scalar `[1]`, for `logits [N, V]` and `N` targets.
 ///
@@ -19,45 +19,58 @@ pub use lapidary_kernels::cross_entropy::CrossEntropyError;
 pub fn cross_entropy(logits: Tensor<2>, targets: &[i64], normalizer: f32) -> Result<Tensor<1>, CrossEntropyError> {
     let [rows, vocabulary] = logits.dims();
     kernels::cross_entropy::check(targets, rows, vocabulary)?;
-    let (loss, _) = <Dispatch as Kernels>::fused_cross_entropy(logits.into_dispatch(), targets.into(), normalizer);
-    Ok(dispatch(loss))
+    let (loss, _) = Dispatch::forward(logits.into_dispatch(), targets.into(), normalizer);
+    Ok(Tensor::from_dispatch(loss))
 }
 
-pub(super) fn forward(logits: FlexTensor, targets: &[i64], normalizer: f32) -> (FlexTensor, FlexTensor) {
-    let logits = logits.to_contiguous();
-    let (_, vocabulary) = rows_columns(&logits);
-    let mut gradient = vec![0.0; floats(&logits).len()];
-    let loss =
-        kernels::cross_entropy::cross_entropy(floats(&logits), targets, vocabulary, normalizer, Some(&mut gradient))
-            .expect("the public operator has checked the targets");
-    (tensor(vec![loss as f32], [1]), like(gradient, &logits))
-}
-
-#[derive(Debug)]
-struct CrossEntropyBackward;
-
-impl<B: Backend + Kernels> Backward<B, 1> for CrossEntropyBackward {
-    type State = B::FloatTensorPrimitive;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dloss = grads.consume::<B>(&ops.node);
-        if let [Some(node)] = ops.parents {
-            let dloss = B::float_reshape(dloss, Shape::new([1, 1]));
-            grads.register::<B>(node.id, B::float_mul(ops.state, dloss));
-        }
+#[backend_extension(Flex, Cube: cfg(feature = "vulkan"), Autodiff)]
+pub trait CrossEntropy: Backend {
+    /// The loss `[1]`, and its gradient `(softmax − onehot) / normalizer [N, V]`; targets have been checked.
+    fn forward(logits: Float<Self>, targets: Arc<[i64]>, normalizer: f32) -> (Float<Self>, Float<Self>) {
+        plain::<Self>(logits, &targets, normalizer).into()
     }
 }
 
-pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    logits: Tracked<B, C>,
-    targets: Arc<[i64]>,
-    normalizer: f32,
-) -> (Tracked<B, C>, Tracked<B, C>) {
-    let prep = CrossEntropyBackward.prepare::<C>([logits.node()]).compute_bound().stateful();
-    let (loss, gradient) = B::fused_cross_entropy(logits.into_primitive(), targets, normalizer);
-    let constant = constant::<B, C>(gradient.clone());
-    match prep {
-        OpsKind::Tracked(prep) => (prep.finish(gradient, loss), constant),
-        OpsKind::UnTracked(prep) => (prep.finish(loss), constant),
+/// [`CrossEntropy::forward`] by ordinary operations.
+pub fn plain<B: Backend>(logits: Float<B>, targets: &[i64], normalizer: f32) -> [Float<B>; 2] {
+    let (logits, n, normalizer) = (Array::<B>(logits), targets.len(), f64::from(normalizer));
+    let counts = targets.iter().map(|&target| f32::from(target != IGNORED)).collect();
+    let ignored = logits.host(counts, [n, 1]).is(0.0);
+    let targets = integers::<B>(targets.iter().map(|&target| target.max(0)), [n, 1], &logits.0.device());
+
+    let shifted = logits.clone() - logits.max(1);
+    let exponentials = shifted.clone().exp();
+    let sums = exponentials.clone().sum(1); // [N, 1]
+    let losses = (sums.clone().ln() - shifted.pick(targets.clone())).fill_where(ignored.clone(), 0.0);
+    let minus_one = sums.full(-1.0, [n, 1]);
+    let gradient = (exponentials / sums).add_at(targets, minus_one).fill_where(ignored, 0.0);
+    [losses.sum(0).reshape([1]), gradient].map(|x| (x / normalizer).0)
+}
+
+impl CrossEntropy for Flex {
+    fn forward(logits: FlexTensor, targets: Arc<[i64]>, normalizer: f32) -> (FlexTensor, FlexTensor) {
+        let Some([logits]) = floats([&logits]) else { return plain::<Self>(logits, &targets, normalizer).into() };
+        let [_, vocabulary] = logits.dims();
+        outputs([[1].into(), logits.shape()], |[loss, gradient]| {
+            let sum = kernels::cross_entropy::cross_entropy(&logits, &targets, vocabulary, normalizer, Some(gradient));
+            loss[0] = sum.expect("the public operator has checked the targets") as f32;
+        })
+        .into()
+    }
+}
+
+#[cfg(feature = "vulkan")]
+impl CrossEntropy for Cube {}
+
+impl<B: CrossEntropy, C: CheckpointStrategy> CrossEntropy for Autodiff<B, C> {
+    fn forward(logits: Float<Self>, targets: Arc<[i64]>, normalizer: f32) -> (Float<Self>, Float<Self>) {
+        let ([logits], nodes) = parts::<B, C, 1>([logits]);
+        let (loss, gradient) = B::forward(logits, targets, normalizer);
+        let constant = Self::from_inner(gradient.clone());
+        let loss = record::<B, C, 1>(nodes, loss, |dloss, _| {
+            let dloss = Array::<B>(dloss).reshape([1, 1]);
+            [Some((Array(gradient) * dloss).0)]
+        });
+        (loss, constant)
     }
 }

@@ -1,51 +1,63 @@
-//! GELU with the exact error function.
+//! GELU with the exact error function (Hendrycks and Gimpel, 1606.08415, section 2).
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use std::f64::consts::{PI, SQRT_2};
 
-use super::*;
-use lapidary_kernels as kernels;
+use crate::operator::*;
 
 /// `x · Φ(x)`, elementwise, any shape `[N, D]`.
 pub fn gelu(x: Tensor<2>) -> Tensor<2> {
-    dispatch(<Dispatch as Kernels>::fused_gelu(x.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::forward(x.into_dispatch()))
 }
 
-pub(super) fn forward(x: FlexTensor) -> FlexTensor {
-    let x = x.to_contiguous();
-    let mut y = vec![0.0; floats(&x).len()];
-    kernels::gelu::gelu(floats(&x), &mut y);
-    like(y, &x)
-}
+#[backend_extension(Flex, Cube: cfg(feature = "vulkan"), Autodiff)]
+pub trait Gelu: Backend {
+    /// `y = x Φ(x)`.
+    fn forward(x: Float<Self>) -> Float<Self> {
+        plain::<Self>(x)
+    }
 
-pub(super) fn grad(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
-    let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
-    let mut dx = vec![0.0; floats(&x).len()];
-    kernels::gelu::gelu_backward(floats(&x), floats(&dy), &mut dx);
-    like(dx, &x)
-}
-
-#[derive(Debug)]
-struct GeluBackward;
-
-impl<B: Backend + Kernels> Backward<B, 1> for GeluBackward {
-    type State = B::FloatTensorPrimitive;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = grads.consume::<B>(&ops.node);
-        if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::gelu_grad(ops.state, dy));
-        }
+    /// `dx = dy (Φ(x) + x φ(x))`.
+    fn gradient(x: Float<Self>, dy: Float<Self>) -> Float<Self> {
+        plain_gradient::<Self>(x, dy)
     }
 }
 
-pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(x: Tracked<B, C>) -> Tracked<B, C> {
-    match GeluBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => {
-            let x = x.into_primitive();
-            prep.finish(x.clone(), B::fused_gelu(x))
-        }
-        OpsKind::UnTracked(prep) => prep.finish(B::fused_gelu(x.into_primitive())),
+fn cumulative<B: Backend>(x: Array<B>) -> Array<B> {
+    ((x / SQRT_2).erf() + 1.0) / 2.0
+}
+
+/// [`Gelu::forward`] by ordinary operations.
+pub fn plain<B: Backend>(x: Float<B>) -> Float<B> {
+    let x = Array::<B>(x);
+    (x.clone() * cumulative(x)).0
+}
+
+/// [`Gelu::gradient`] by ordinary operations.
+pub fn plain_gradient<B: Backend>(x: Float<B>, dy: Float<B>) -> Float<B> {
+    let (x, dy) = (Array::<B>(x), Array(dy));
+    let density = (x.clone().square() / -2.0).exp() / (2.0 * PI).sqrt();
+    (dy * (cumulative(x.clone()) + x * density)).0
+}
+
+impl Gelu for Flex {
+    fn forward(x: FlexTensor) -> FlexTensor {
+        let Some([x]) = floats([&x]) else { return plain::<Self>(x) };
+        output(x.shape(), |y| kernels::gelu::gelu(&x, y))
+    }
+
+    fn gradient(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        let Some([x, dy]) = floats([&x, &dy]) else { return plain_gradient::<Self>(x, dy) };
+        output(x.shape(), |dx| kernels::gelu::gelu_backward(&x, &dy, dx))
+    }
+}
+
+#[cfg(feature = "vulkan")]
+impl Gelu for Cube {}
+
+impl<B: Gelu, C: CheckpointStrategy> Gelu for Autodiff<B, C> {
+    fn forward(x: Float<Self>) -> Float<Self> {
+        let ([x], nodes) = parts::<B, C, 1>([x]);
+        let y = B::forward(x.clone());
+        record::<B, C, 1>(nodes, y, |dy, _| [Some(B::gradient(x, dy))])
     }
 }

@@ -1,101 +1,100 @@
 //! Layer norm over the last axis, with the residual of a post-norm block added on the way.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-
-use super::*;
-use lapidary_kernels as kernels;
+use crate::operator::*;
 
 /// `LN(x + residual) · gamma + beta` for rows `x [N, D]`, `residual [N, D]`, `gamma [D]`, `beta [D]`.
 pub fn layer_norm(x: Tensor<2>, residual: Option<Tensor<2>>, gamma: Tensor<1>, beta: Tensor<1>, eps: f32) -> Tensor<2> {
     let residual = residual.unwrap_or_else(|| absent(&x));
-    dispatch(<Dispatch as Kernels>::fused_layer_norm(
-        x.into_dispatch(),
-        residual.into_dispatch(),
-        gamma.into_dispatch(),
-        beta.into_dispatch(),
-        eps,
-    ))
+    let [x, residual] = [x, residual].map(Tensor::into_dispatch);
+    let [gamma, beta] = [gamma, beta].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::forward(x, residual, gamma, beta, eps))
 }
 
-fn present(residual: &FlexTensor) -> Option<&[f32]> {
-    let residual = floats(residual);
-    (!residual.is_empty()).then_some(residual)
-}
+#[backend_extension(Flex, Cube: cfg(feature = "vulkan"), Autodiff)]
+pub trait LayerNorm: Backend {
+    /// With `s = x + residual` and `n = (s − mean) / √(variance + eps)`, per row: `n gamma + beta`. A residual without
+    /// elements is none.
+    fn forward(x: Float<Self>, residual: Float<Self>, gamma: Float<Self>, beta: Float<Self>, eps: f32) -> Float<Self> {
+        plain::<Self>([x, residual, gamma, beta], eps)
+    }
 
-pub(super) fn forward(
-    x: FlexTensor,
-    residual: FlexTensor,
-    gamma: FlexTensor,
-    beta: FlexTensor,
-    eps: f32,
-) -> FlexTensor {
-    let (x, residual) = (x.to_contiguous(), residual.to_contiguous());
-    let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
-    let mut y = vec![0.0; floats(&x).len()];
-    kernels::layer_norm::layer_norm(floats(&x), present(&residual), floats(&gamma), floats(&beta), eps, &mut y);
-    like(y, &x)
-}
-
-pub(super) fn grad(
-    x: FlexTensor,
-    residual: FlexTensor,
-    gamma: FlexTensor,
-    dy: FlexTensor,
-    eps: f32,
-) -> (FlexTensor, FlexTensor, FlexTensor) {
-    let (x, residual, gamma, dy) =
-        (x.to_contiguous(), residual.to_contiguous(), gamma.to_contiguous(), dy.to_contiguous());
-    let width = floats(&gamma).len();
-    let (mut dx, mut dgamma, mut dbeta) = (vec![0.0; floats(&x).len()], vec![0.0; width], vec![0.0; width]);
-    kernels::layer_norm::layer_norm_backward(
-        floats(&x),
-        present(&residual),
-        floats(&gamma),
-        eps,
-        floats(&dy),
-        &mut dx,
-        &mut dgamma,
-        &mut dbeta,
-    );
-    (like(dx, &x), tensor(dgamma, [width]), tensor(dbeta, [width]))
-}
-
-#[derive(Debug)]
-struct LayerNormBackward;
-
-impl<B: Backend + Kernels> Backward<B, 4> for LayerNormBackward {
-    type State = (B::FloatTensorPrimitive, B::FloatTensorPrimitive, B::FloatTensorPrimitive, f32);
-
-    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = grads.consume::<B>(&ops.node);
-        let (x, residual, gamma, eps) = ops.state;
-        let (dx, dgamma, dbeta) = B::layer_norm_grad(x, residual, gamma, dy, eps);
-        let [x_node, residual_node, gamma_node, beta_node] = ops.parents;
-        for (node, gradient) in [(residual_node, dx.clone()), (x_node, dx), (gamma_node, dgamma), (beta_node, dbeta)] {
-            if let Some(node) = node {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
+    /// `(ds, dgamma, dbeta)`, where `ds` is the gradient of both `x` and `residual`.
+    fn gradient(
+        x: Float<Self>,
+        residual: Float<Self>,
+        gamma: Float<Self>,
+        dy: Float<Self>,
+        eps: f32,
+    ) -> (Float<Self>, Float<Self>, Float<Self>) {
+        plain_gradient::<Self>([x, residual, gamma, dy], eps).into()
     }
 }
 
-pub(super) fn track<B: Backend + Kernels, C: CheckpointStrategy>(
-    x: Tracked<B, C>,
-    residual: Tracked<B, C>,
-    gamma: Tracked<B, C>,
-    beta: Tracked<B, C>,
-    eps: f32,
-) -> Tracked<B, C> {
-    let nodes = [x.node(), residual.node(), gamma.node(), beta.node()];
-    let (x, residual, gamma, beta) =
-        (x.into_primitive(), residual.into_primitive(), gamma.into_primitive(), beta.into_primitive());
-    match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(
-            (x.clone(), residual.clone(), gamma.clone(), eps),
-            B::fused_layer_norm(x, residual, gamma, beta, eps),
-        ),
-        OpsKind::UnTracked(prep) => prep.finish(B::fused_layer_norm(x, residual, gamma, beta, eps)),
+/// `n` and `1 / √(variance + eps)`.
+fn normalized<B: Backend>(x: Float<B>, residual: Float<B>, eps: f32) -> (Array<B>, Array<B>) {
+    let x = Array::<B>(x);
+    let sum = if present(&residual) { x + Array(residual) } else { x };
+    let centred = sum.clone() - sum.mean(1);
+    let deviation = (centred.clone().square().mean(1) + f64::from(eps)).sqrt(); // [N, 1]
+    let inverse = deviation.full(1.0, [1, 1]) / deviation;
+    (centred * inverse.clone(), inverse)
+}
+
+/// [`LayerNorm::forward`] by ordinary operations.
+pub fn plain<B: Backend>([x, residual, gamma, beta]: [Float<B>; 4], eps: f32) -> Float<B> {
+    let (n, _) = normalized::<B>(x, residual, eps);
+    let [_, width] = n.dims();
+    let [gamma, beta] = [gamma, beta].map(|x| Array::<B>(x).reshape([1, width]));
+    (n * gamma + beta).0
+}
+
+/// [`LayerNorm::gradient`] by ordinary operations: with `g = dy gamma`,
+/// `ds = (g − mean(g) − n mean(g n)) / √(variance + eps)`, `dgamma = Σ dy n` and `dbeta = Σ dy`.
+pub fn plain_gradient<B: Backend>([x, residual, gamma, dy]: [Float<B>; 4], eps: f32) -> [Float<B>; 3] {
+    let (n, inverse) = normalized::<B>(x, residual, eps);
+    let ([_, width], dy) = (n.dims(), Array::<B>(dy));
+    let g = dy.clone() * Array(gamma).reshape([1, width]);
+    let ds = inverse * (g.clone() - g.clone().mean(1) - n.clone() * (g * n.clone()).mean(1));
+    let over_rows = |x: Array<B>| x.sum(0).reshape([width]).0;
+    [ds.0, over_rows(dy.clone() * n), over_rows(dy)]
+}
+
+impl LayerNorm for Flex {
+    fn forward(x: FlexTensor, residual: FlexTensor, gamma: FlexTensor, beta: FlexTensor, eps: f32) -> FlexTensor {
+        let Some([x, residual, gamma, beta]) = floats([&x, &residual, &gamma, &beta]) else {
+            return plain::<Self>([x, residual, gamma, beta], eps);
+        };
+        output(x.shape(), |y| kernels::layer_norm::layer_norm(&x, residual.optional(), &gamma, &beta, eps, y))
+    }
+
+    fn gradient(
+        x: FlexTensor,
+        residual: FlexTensor,
+        gamma: FlexTensor,
+        dy: FlexTensor,
+        eps: f32,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let Some([x, residual, gamma, dy]) = floats([&x, &residual, &gamma, &dy]) else {
+            return plain_gradient::<Self>([x, residual, gamma, dy], eps).into();
+        };
+        let shapes = [x.shape(), gamma.shape(), gamma.shape()];
+        outputs(shapes, |[ds, dgamma, dbeta]| {
+            kernels::layer_norm::layer_norm_backward(&x, residual.optional(), &gamma, eps, &dy, ds, dgamma, dbeta)
+        })
+        .into()
+    }
+}
+
+#[cfg(feature = "vulkan")]
+impl LayerNorm for Cube {}
+
+impl<B: LayerNorm, C: CheckpointStrategy> LayerNorm for Autodiff<B, C> {
+    fn forward(x: Float<Self>, residual: Float<Self>, gamma: Float<Self>, beta: Float<Self>, eps: f32) -> Float<Self> {
+        let ([x, residual, gamma, beta], nodes) = parts::<B, C, 4>([x, residual, gamma, beta]);
+        let y = B::forward(x.clone(), residual.clone(), gamma.clone(), beta, eps);
+        record::<B, C, 4>(nodes, y, move |dy, _| {
+            let (ds, dgamma, dbeta) = B::gradient(x, residual, gamma, dy, eps);
+            [Some(ds.clone()), Some(ds), Some(dgamma), Some(dbeta)]
+        })
     }
 }

@@ -2,3 +2,5 @@
 
 mod ops;
 mod support;
+#[cfg(feature = "vulkan")]
+mod vulkan;

@@ -16,7 +16,7 @@ pub use error::TrainError;
 pub use events::EventWriter;
 pub use interrupt::Interrupt;
 pub use log::{MetricsLog, MetricsRow};
-pub use optimizer::{AdamWOptimizer, AdamWOptions};
+pub use optimizer::{AdamWOptimizer, AdamWOptions, SgdOptimizer, SgdOptions};
 pub use progress::Progress;
 pub use schedule::Schedule;
 pub use trainer::{TrainOptions, Trained, train};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
+use lapidary_kernels::precision::Precision;
 use lapidary_models::objective::Objective;
 use lapidary_models::{Pass, parameters};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub struct TrainOptions {
     pub accumulate: u64,
     /// Largest norm of the gradient; a longer one is scaled down. 0: never.
     pub clip: f64,
+    /// Of matrix products.
+    pub precision: Precision,
     /// Probability of dropout.
     pub dropout: f32,
     /// Seed of the dropout masks.
@@ -171,7 +174,7 @@ where
     let mut gradients = parameters::GradientMap::new();
     let mut loss = 0.0;
     for (i, batch) in batches.iter().enumerate() {
-        let pass = Pass::training(options.dropout, options.seed, first + i as u64);
+        let pass = Pass::training(options.dropout, options.seed, first + i as u64).with_precision(options.precision);
         let share = objective.loss(&model, batch, &pass, normalizer)?;
         loss += f64::from(share.clone().into_scalar::<f32>());
         if !loss.is_finite() {

@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use lapidary_data::{Batch, BatchOptions, Dataset, Encoded};
+use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::objective::{Classification, Objective};
@@ -66,6 +67,7 @@ pub fn options(total: u64) -> TrainOptions {
         optimizer: AdamWOptions::default(),
         accumulate: 1,
         clip: 1.0,
+        precision: Precision::F32,
         dropout: 0.1,
         seed: 7,
         evaluate_every: 0,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use approx::assert_abs_diff_eq;
 use lapidary_data::{Batch, Encoded};
+use lapidary_kernels::precision::Precision;
 use lapidary_models::bert::Bert;
 use lapidary_models::objective::Classification;
 use lapidary_models::parameters;
@@ -50,6 +51,7 @@ fn accumulated(size: usize) -> Trained<Bert> {
     let examples = examples(8);
     let options = TrainOptions {
         accumulate: 8usize.div_ceil(size) as u64,
+        precision: Precision::F32,
         dropout: 0.0,
         // Above rounding: AdamW would blow gradients that are zero but for it, as those of the keys' biases, up to
         // steps of full size.

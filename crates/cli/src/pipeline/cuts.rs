@@ -84,7 +84,11 @@ pub fn cut_variant<S: ModelSource>(
         "groups": settings.groups,
         "embedding_bits": settings.embedding_bits,
         "activation_bits": settings.activation_bits,
-        "finetune": { "weight_decay": run.recipe.finetune.weight_decay, "clip": run.recipe.finetune.clip },
+        "finetune": {
+            "precision": run.recipe.finetune.precision,
+            "weight_decay": run.recipe.finetune.weight_decay,
+            "clip": run.recipe.finetune.clip,
+        },
         "seed": seed,
     }))?
     .after(&finetuned.stage);
@@ -133,6 +137,7 @@ pub fn cut_variant<S: ModelSource>(
         clip: run.recipe.finetune.clip,
         // Rounding is noise enough.
         dropout: 0.0,
+        precision: run.recipe.finetune.precision,
         seed: order,
         evaluate_every,
         save_every: evaluate_every,

@@ -91,6 +91,7 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
         accumulate: accumulate as u64,
         clip: settings.clip,
         dropout: settings.dropout as f32,
+        precision: settings.precision,
         seed,
         evaluate_every: settings.evaluate_every as u64,
         save_every: settings.evaluate_every as u64,

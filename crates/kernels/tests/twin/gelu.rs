@@ -13,11 +13,11 @@ fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 { x.signum() } else { sum * (-x * x).exp() * std::f64::consts::FRAC_2_SQRT_PI }
 }
 
-fn twin(x: f64) -> f64 {
+pub(super) fn twin(x: f64) -> f64 {
     x * 0.5 * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
-fn twin_derivative(x: f64) -> f64 {
+pub(super) fn twin_derivative(x: f64) -> f64 {
     let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
     0.5 * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)) + x * density
 }

@@ -1,4 +1,4 @@
-use lapidary_kernels::layer_norm::{layer_norm, layer_norm_backward};
+use lapidary_kernels::layer_norm::{add_layer_norm, add_layer_norm_backward, layer_norm, layer_norm_backward};
 use proptest::prelude::*;
 
 use super::{assert_close, difference, random, to_f64};
@@ -49,6 +49,33 @@ proptest! {
         assert_close(&dgamma, &difference(&gamma, &dy, |gamma| twin(&x64, &r64, gamma, &b64)), 1e-5, "dgamma");
         assert_close(&dbeta, &difference(&beta, &dy, |beta| twin(&x64, &r64, &g64, beta)), 1e-5, "dbeta");
     }
+}
+
+#[test]
+fn with_the_sum_as_a_second_output() {
+    let (n, width) = (500, 70);
+    let (x, residual, dsum, dy) =
+        (random(n * width, 1), random(n * width, 2), random(n * width, 3), random(n * width, 4));
+    let (gamma, beta) = (random(width, 5), random(width, 6));
+    let (mut y, mut sum, mut again) = (vec![0.0; n * width], vec![f32::NAN; n * width], vec![f32::NAN; n * width]);
+    layer_norm(&x, Some(&residual), &gamma, &beta, EPS, &mut y);
+    add_layer_norm(&x, &residual, &gamma, &beta, EPS, &mut sum, &mut again);
+    assert!(again == y && sum.iter().zip(x.iter().zip(&residual)).all(|(sum, (x, r))| *sum == x + r));
+
+    type Run<'a> = &'a dyn Fn(&mut [f32], &mut [f32], &mut [f32]);
+    let gradients = |run: Run| {
+        let (mut dx, mut dgamma, mut dbeta) = (vec![f32::NAN; n * width], vec![f32::NAN; width], vec![f32::NAN; width]);
+        run(&mut dx, &mut dgamma, &mut dbeta);
+        (dx, dgamma, dbeta)
+    };
+    let (dx, dgamma, dbeta) = gradients(&|dx, dgamma, dbeta| {
+        add_layer_norm_backward(&sum, &gamma, EPS, &dsum, &dy, dx, dgamma, dbeta);
+    });
+    let (of_y, expected_dgamma, expected_dbeta) = gradients(&|dx, dgamma, dbeta| {
+        layer_norm_backward(&x, Some(&residual), &gamma, EPS, &dy, dx, dgamma, dbeta);
+    });
+    assert!(dgamma == expected_dgamma && dbeta == expected_dbeta);
+    assert!(dx.iter().zip(of_y.iter().zip(&dsum)).all(|(dx, (of_y, dsum))| *dx == of_y + dsum));
 }
 
 #[test]

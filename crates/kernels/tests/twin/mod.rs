@@ -1,8 +1,12 @@
 //! Each slice kernel against a twin in `f64` made of obvious loops, on random shapes; each backward pass against
 //! central differences of the forward twin.
 
+mod activation;
 mod adamw;
 mod attention;
+mod attention_cached;
+mod batch_norm;
+mod conv2d;
 mod cross_entropy;
 mod dropout;
 mod embedding;
@@ -10,8 +14,13 @@ mod fake_quantize;
 mod gelu;
 mod layer_norm;
 mod linear;
+mod linear_cross_entropy;
 mod packed;
+mod pool;
 mod reduce;
+mod rms_norm;
+mod rotary;
+mod sgd;
 mod threads;
 
 use lapidary_kernels::precision::Precision;

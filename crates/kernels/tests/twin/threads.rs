@@ -1,18 +1,29 @@
 //! No result depends on the number of threads.
 
 use lapidary_kernels::mask::Mask;
+use lapidary_kernels::rotary::Rotary;
 use lapidary_kernels::{
+    activation::{Activation, activate, activate_backward, gated, gated_backward},
     adamw::{AdamW, adamw_update},
-    attention::{AttentionShape, attention, attention_backward},
+    attention::{
+        AttentionOptions, AttentionShape, CachedOptions, CachedShape, attention, attention_backward, attention_cached,
+    },
+    batch_norm::{BatchNorm, Statistics, batch_norm, batch_norm_backward, channel_statistics},
+    conv2d::{Conv2dShape, conv2d, conv2d_backward_input, conv2d_backward_weight},
     cross_entropy::cross_entropy,
     dropout::dropout,
     fake_quantize::{fake_quantize_backward, fake_quantize_rows},
     gelu::{gelu, gelu_backward},
-    layer_norm::{layer_norm, layer_norm_backward},
+    layer_norm::{add_layer_norm, add_layer_norm_backward, layer_norm, layer_norm_backward},
     linear::{linear, linear_backward_input, linear_backward_weight, sum_rows},
+    linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy},
     packed::PackedLinear,
+    pool::{global_average_pool, global_average_pool_backward},
     precision::Precision,
     reduce::sum_of_squares,
+    rms_norm::{add_rms_norm, add_rms_norm_backward, rms_norm, rms_norm_backward},
+    rotary::{rotate, rotate_backward},
+    sgd::{Sgd, sgd_update},
 };
 
 use super::random;
@@ -42,6 +53,35 @@ fn results() -> Vec<u32> {
         let (dgamma, dbeta) = rest.split_at_mut(output);
         layer_norm_backward(&dy, None, &w[..output], 1e-5, &dy, dx, dgamma, dbeta);
     });
+    run(2 * n * output, &|both| {
+        let (sum, y) = both.split_at_mut(n * output);
+        add_layer_norm(&dy, &dy, &w[..output], &x[..output], 1e-5, sum, y);
+    });
+    run(n * output + 2 * output, &|y| {
+        let (dx, rest) = y.split_at_mut(n * output);
+        let (dgamma, dbeta) = rest.split_at_mut(output);
+        add_layer_norm_backward(&dy, &w[..output], 1e-5, &dy, &dy, dx, dgamma, dbeta);
+    });
+    run(n * output, &|y| rms_norm(&dy, None, &w[..output], 1e-5, y));
+    run(2 * n * output, &|both| {
+        let (sum, y) = both.split_at_mut(n * output);
+        add_rms_norm(&dy, &dy, &w[..output], 1e-5, sum, y);
+    });
+    run(n * output + output, &|y| {
+        let (dx, dweight) = y.split_at_mut(n * output);
+        rms_norm_backward(&dy, None, &w[..output], 1e-5, &dy, dx, dweight);
+    });
+    run(n * output + output, &|y| {
+        let (dx, dweight) = y.split_at_mut(n * output);
+        add_rms_norm_backward(&dy, &w[..output], 1e-5, &dy, &dy, dx, dweight);
+    });
+    let (rotary, positions) = (Rotary::new(1e4, 30), (0..n).collect::<Vec<_>>());
+    run(n * output, &|y| rotate(&dy, &rotary.frequencies, &positions, y));
+    run(n * output, &|dx| rotate_backward(&dy, &rotary.frequencies, &positions, dx));
+    run(n * output, &|y| activate(Activation::Silu, &dy, y));
+    run(n * output, &|dx| activate_backward(Activation::GeluTanh, &dy, &dy, dx));
+    run(n * output / 2, &|y| gated(Activation::GeluTanh, &dy, output / 2, y));
+    run(n * output, &|dx| gated_backward(Activation::Silu, &dy, output / 2, &dy[..n * output / 2], dx));
     run(n * output, &|y| gelu(&dy, y));
     run(n * output, &|dx| gelu_backward(&dy, &dy, dx));
     run(n * output, &|y| dropout(&dy, 0.3, 1, 2, 3, y));
@@ -64,18 +104,80 @@ fn results() -> Vec<u32> {
             AdamW { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 2, grad_scale: 0.5 };
         adamw_update(&settings, param, &dy, m, v);
     });
+    run(2 * n * output, &|y| {
+        let (param, velocity) = y.split_at_mut(n * output);
+        let settings = Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.1, grad_scale: 0.5 };
+        sgd_update(&settings, param, &dy, velocity);
+    });
+    run(n * input + output * input + 2, &|y| {
+        let (loss, rest) = y.split_at_mut(2);
+        let (dx, dw) = rest.split_at_mut(n * input);
+        let settings =
+            LinearCrossEntropy { width: input, normalizer: 10.0, soft_cap: Some(30.0), precision: Precision::F32 };
+        let targets: Vec<i64> = (0..n as i64).collect();
+        let value = linear_cross_entropy(&settings, &x, &w, &targets, Some((dx, dw))).unwrap();
+        let bits = value.to_bits();
+        loss.copy_from_slice(&[f32::from_bits(bits as u32), f32::from_bits((bits >> 32) as u32)]);
+    });
+    let shape = Conv2dShape {
+        batch: 9,
+        height: 21,
+        width: 20,
+        channels: 5,
+        output: 7,
+        kernel: [3, 3],
+        stride: [2, 1],
+        padding: [1, 1],
+    };
+    let pictures = random(shape.input_len(), 6);
+    let (weight, dy_pictures) = (random(shape.weight_len(), 7), random(shape.output_len(), 8));
+    run(shape.output_len(), &|y| conv2d(&pictures, &weight, Some(&weight[..7]), shape, y));
+    run(shape.input_len(), &|dx| conv2d_backward_input(&dy_pictures, &weight, shape, dx));
+    run(shape.weight_len(), &|dw| conv2d_backward_weight(&dy_pictures, &pictures, shape, dw));
+    run(2 * n * output + 4 * output, &|y| {
+        let (mean, rest) = y.split_at_mut(output);
+        let (variance, rest) = rest.split_at_mut(output);
+        channel_statistics(&dy, mean, variance);
+        let (gamma, beta) = (&x[..output], &w[..output]);
+        let norm = BatchNorm { mean, variance, gamma, beta, eps: 1e-5, relu: true };
+        let (normed, rest) = rest.split_at_mut(n * output);
+        batch_norm(&norm, &dy, None, normed);
+        let (dx, rest) = rest.split_at_mut(n * output);
+        let (dgamma, dbeta) = rest.split_at_mut(output);
+        batch_norm_backward(&norm, Statistics::OfBatch, &dy, normed, &dy, dx, None, dgamma, dbeta);
+    });
+    run(10 * output, &|y| global_average_pool(&dy, 15, output, y));
+    run(n * output, &|dx| global_average_pool_backward(&w[..10 * output], 15, output, dx));
     run(2, &|y| {
         let bits = sum_of_squares(&random(200_000, 5)).to_bits();
         y.copy_from_slice(&[f32::from_bits(bits as u32), f32::from_bits((bits >> 32) as u32)]);
     });
-    let shape = AttentionShape { rows: 3, length: 100, heads: 5, head_width: 20 };
-    let (q, k, v) = (&x[..30_000], &w[..30_000], &dy[..30_000]);
-    run(30_000, &|out| attention(q, k, v, shape, &Mask::causal(), out));
-    run(90_000, &|gradients| {
-        let (dq, rest) = gradients.split_at_mut(30_000);
-        let (dk, dv) = rest.split_at_mut(30_000);
-        attention_backward(q, k, v, q, shape, &Mask::causal(), dq, dk, dv);
-    });
+    // Many heads; one head, whose queries several tasks share.
+    let shapes = [
+        AttentionShape { rows: 3, length: 100, heads: 5, kv_heads: 5, head_width: 20 },
+        AttentionShape { rows: 1, length: 300, heads: 5, kv_heads: 1, head_width: 20 },
+    ];
+    let options = AttentionOptions {
+        mask: Mask::causal().with_window(70),
+        rotary: Some(Rotary::new(1e4, 20)),
+        ..AttentionOptions::default()
+    };
+    for shape in shapes {
+        let keys = shape.key_len();
+        let (q, k, v) = (&x[..30_000], &w[..keys], &dy[..keys]);
+        let mut forward = vec![0.0; 31_500];
+        let (out, log_sums) = forward.split_at_mut(30_000);
+        attention(q, k, v, shape, &options, out, Some(log_sums));
+        run(31_500, &|both| both.copy_from_slice(&forward));
+        run(30_000 + 2 * keys, &|gradients| {
+            let (dq, rest) = gradients.split_at_mut(30_000);
+            let (dk, dv) = rest.split_at_mut(keys);
+            let (out, log_sums) = forward.split_at(30_000);
+            attention_backward(q, k, v, out, log_sums, q, shape, &options, dq, dk, dv);
+        });
+    }
+    let shape = CachedShape { tokens: 150, past: 150, capacity: 300, heads: 10, kv_heads: 5, head_width: 20 };
+    run(n * input, &|out| attention_cached(&x, &w[..30_000], &dy[..30_000], shape, &CachedOptions::default(), out));
     all
 }
 

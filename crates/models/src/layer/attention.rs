@@ -7,6 +7,7 @@ use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
 
 use super::{Initializer, Linear};
+use crate::pass::Pass;
 
 /// Queries, keys and values of one input, mixed under a mask.
 #[derive(Module, Debug)]
@@ -20,23 +21,23 @@ pub struct Attention {
     /// `[D, D]`.
     pub output: Linear,
     #[module(skip)]
-    heads: usize,
+    count: usize,
 }
 
 impl Attention {
     /// `heads` divides `width`.
     pub fn new(width: usize, heads: usize, init: &mut Initializer) -> Self {
         let mut linear = || Linear::new(width, width, true, init);
-        Self { query: linear(), key: linear(), value: linear(), output: linear(), heads }
+        Self { query: linear(), key: linear(), value: linear(), output: linear(), count: heads }
     }
 
-    /// `x [B·L, D]` → `[B·L, D]`, before the residual.
-    pub fn forward(&self, x: Tensor<2>, rows: usize, mask: &Mask) -> Tensor<2> {
+    /// `x [B·L, D]` → what the heads found, `[B·L, H·K]`: the input of `output`.
+    pub fn heads(&self, x: Tensor<2>, rows: usize, mask: &Mask, pass: &Pass) -> Tensor<2> {
         let [tokens, width] = x.dims();
-        let shape = AttentionShape { rows, length: tokens / rows, heads: self.heads, head_width: width / self.heads };
-        let q = self.query.forward(x.clone()); // [B·L, H·K]
-        let k = self.key.forward(x.clone()); // [B·L, H·K]
-        let v = self.value.forward(x); // [B·L, H·K]
-        self.output.forward(ops::attention(q, k, v, shape, mask)) // [B·L, D]
+        let shape = AttentionShape::new(rows, tokens / rows, self.count, width / self.count);
+        let q = self.query.forward(x.clone(), pass); // [B·L, H·K]
+        let k = self.key.forward(x.clone(), pass); // [B·L, H·K]
+        let v = self.value.forward(x, pass); // [B·L, H·K]
+        ops::attention(q, k, v, shape, &mask.clone().into())
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use lapidary_ops as ops;
 
 use super::{Initializer, Linear};
+use crate::pass::Pass;
 
 /// `down(GELU(up(x)))`.
 #[derive(Module, Debug)]
@@ -21,8 +22,8 @@ impl FeedForward {
         Self { up: Linear::new(width, inner, true, init), down: Linear::new(inner, width, true, init) }
     }
 
-    /// `[N, D]` → `[N, D]`, before the residual.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.down.forward(ops::gelu(self.up.forward(x))) // [N, F] inside
+    /// `[N, D]` → `[N, F]`: the input of `down`.
+    pub fn inner(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        ops::gelu(self.up.forward(x, pass))
     }
 }

@@ -20,9 +20,14 @@ impl Initializer {
 
     /// A parameter of normal weights.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.normal_of(self.deviation, shape)
+    }
+
+    /// A parameter of normal weights of another standard deviation.
+    pub fn normal_of<const D: usize>(&mut self, deviation: f32, shape: [usize; D]) -> Param<Tensor<D>> {
         let mut stream = Stream::new(self.seed, self.drawn);
         self.drawn += 1;
-        let data = (0..shape.iter().product()).map(|_| stream.normal() * self.deviation).collect();
+        let data = (0..shape.iter().product()).map(|_| stream.normal() * deviation).collect();
         self.parameter(data, shape)
     }
 
@@ -31,7 +36,16 @@ impl Initializer {
         self.parameter(vec![value; shape.iter().product()], shape)
     }
 
+    /// A tensor of one value throughout that is not trained.
+    pub fn fixed<const D: usize>(&self, value: f32, shape: [usize; D]) -> Tensor<D> {
+        self.tensor(vec![value; shape.iter().product()], shape)
+    }
+
     fn parameter<const D: usize>(&self, data: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
-        Param::from_tensor(Tensor::from_data(TensorData::new(data, Shape::new(shape)), &self.device))
+        Param::from_tensor(self.tensor(data, shape))
+    }
+
+    fn tensor<const D: usize>(&self, data: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(data, Shape::new(shape)), &self.device)
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use lapidary_ops as ops;
 
 use super::Initializer;
+use crate::pass::Pass;
 
 /// `y = x Wᵀ + b`; a row of `W [O, I]` is one output neuron, as in every published checkpoint.
 ///
@@ -74,12 +75,22 @@ impl Linear {
     }
 
     /// `[N, I]` → `[N, O]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        self.add(x, None, pass)
+    }
+
+    /// `[N, I]` → `[N, O]`, added to `residual [N, O]` on the way.
+    pub fn forward_residual(&self, x: Tensor<2>, residual: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        self.add(x, Some(residual), pass)
+    }
+
+    fn add(&self, x: Tensor<2>, residual: Option<Tensor<2>>, pass: &Pass) -> Tensor<2> {
         let x = match self.activation_bits {
             Some(bits) => ops::fake_quantize_rows(x, bits),
             None => x,
         };
-        ops::linear(x, self.used_weight(), self.bias.as_ref().map(|bias| bias.val()))
+        let bias = self.bias.as_ref().map(|bias| bias.val());
+        ops::linear(x, self.used_weight(), bias, residual, pass.precision())
     }
 
     /// The weight as it enters the product: rounded where a range is set.

@@ -4,6 +4,8 @@
 //! `V` vocabulary, `F` feed-forward width. Activations between layers are `[B·L, D]`.
 
 mod attention;
+mod batch_norm;
+mod conv;
 mod embedding;
 mod feed_forward;
 mod init;
@@ -11,6 +13,8 @@ mod linear;
 mod norm;
 
 pub use attention::Attention;
+pub use batch_norm::BatchNorm;
+pub use conv::{Conv2d, Pictures};
 pub use embedding::Embedding;
 pub use feed_forward::FeedForward;
 pub use init::Initializer;

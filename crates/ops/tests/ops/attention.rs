@@ -1,26 +1,26 @@
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use lapidary_kernels::attention::AttentionShape;
 use lapidary_kernels::mask::{Mask, MaskKind};
 use lapidary_ops::attention;
 use proptest::prelude::*;
 
 use super::golden::Case;
-use super::{Input, TOLERANCE, assert_same};
+use super::{Input, TOLERANCE, assert_same, constant};
 
 /// 1 where a query sees a key, `[B, 1, L, L]`.
 fn visible(shape: AttentionShape, mask: &Mask, like: &Tensor<2>) -> Tensor<4> {
     let AttentionShape { rows, length, .. } = shape;
     let pairs = (0..rows).flat_map(|row| (0..length * length).map(move |at| (row, at / length, at % length)));
-    let visible = pairs.map(|(row, query, key)| f32::from(mask.visible(row, query, key))).collect();
-    Tensor::from_data(TensorData::new(visible, [rows, 1, length, length]), &like.device())
+    let visible: Vec<f32> = pairs.map(|(row, query, key)| f32::from(mask.visible(row, query, key))).collect();
+    constant(&visible, [rows, 1, length, length], like)
 }
 
 fn twin([q, k, v]: [Tensor<2>; 3], shape: AttentionShape, mask: &Mask) -> Tensor<2> {
-    let AttentionShape { rows, length, heads, head_width } = shape;
+    let AttentionShape { rows, length, heads, head_width, .. } = shape;
     let visible = visible(shape, mask, &q);
     let split = |x: Tensor<2>| x.reshape([rows, length, heads, head_width]).swap_dims(1, 2); // [B, H, L, K]
     let (q, k, v) = (split(q), split(k), split(v));
-    let scores = q.matmul(k.swap_dims(2, 3)).div_scalar((head_width as f32).sqrt()); // [B, H, L, L]
+    let scores = q.matmul(k.swap_dims(2, 3)).mul_scalar(1.0 / (head_width as f64).sqrt()); // [B, H, L, L]
     let weights = scores.exp() * visible.clone();
     // A query that sees no key has weights of 0 and divides them by 1.
     let sees_none = visible.max_dim(3).neg().add_scalar(1.0); // [B, 1, L, 1]
@@ -33,7 +33,7 @@ fn check(shape: AttentionShape, mask: &Mask) {
     assert_same(
         [input("q"), input("k"), input("v")],
         TOLERANCE,
-        |[q, k, v]| attention(q, k, v, shape, mask),
+        |[q, k, v]| attention(q, k, v, shape, &mask.clone().into()),
         |inputs| twin(inputs, shape, mask),
     );
 }
@@ -51,10 +51,10 @@ fn agrees_with_pytorch() {
     ] {
         let case = Case(name);
         let [rows, length, heads, head_width] = case.sizes("shape").expect("there")[..] else { panic!("{name}") };
-        let shape = AttentionShape { rows, length, heads, head_width };
+        let shape = AttentionShape::new(rows, length, heads, head_width);
         let of_rows = |name| case.sizes(name).map(Into::into);
-        let mask = Mask { kind, lengths: of_rows("lengths"), prefix: of_rows("prefix") };
-        case.check(["q", "k", "v"], "out", |[q, k, v]| attention(q, k, v, shape, &mask));
+        let mask = Mask { kind, lengths: of_rows("lengths"), prefix: of_rows("prefix"), window: None };
+        case.check(["q", "k", "v"], "out", |[q, k, v]| attention(q, k, v, shape, &mask.clone().into()));
     }
 }
 
@@ -67,8 +67,9 @@ fn cases() -> impl Strategy<Value = (AttentionShape, Mask)> {
             kind,
             lengths: lengths.map(Into::into),
             prefix: prefix.map(Into::into),
+            window: None,
         });
-        (Just(AttentionShape { rows, length, heads, head_width }), mask)
+        (Just(AttentionShape::new(rows, length, heads, head_width)), mask)
     })
 }
 
@@ -82,7 +83,7 @@ proptest! {
 
 #[test]
 fn agrees_with_its_twin_over_several_blocks_of_queries() {
-    let shape = AttentionShape { rows: 2, length: 53, heads: 1, head_width: 5 };
+    let shape = AttentionShape::new(2, 53, 1, 5);
     for mask in [Mask::full(), Mask::causal().with_lengths([53, 50]), Mask::prefix([50, 7]).with_lengths([51, 9])] {
         check(shape, &mask);
     }

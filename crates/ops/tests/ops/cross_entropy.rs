@@ -1,11 +1,11 @@
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 use lapidary_kernels::cross_entropy::IGNORED;
 use lapidary_ops::{CrossEntropyError, cross_entropy};
 use proptest::prelude::*;
 
 use super::golden::Case;
-use super::{Input, TOLERANCE, assert_same, differentiate, tensors};
+use super::{Input, TOLERANCE, assert_same, constant, differentiate, tensors, tensors_of};
 
 /// The loss as a matrix of one element.
 fn loss(logits: Tensor<2>, targets: &[i64], normalizer: f32) -> Tensor<2> {
@@ -15,9 +15,8 @@ fn loss(logits: Tensor<2>, targets: &[i64], normalizer: f32) -> Tensor<2> {
 fn twin(logits: Tensor<2>, targets: &[i64], normalizer: f32) -> Tensor<2> {
     let [rows, vocabulary] = logits.dims();
     let chosen = targets.iter().flat_map(|&target| (0..vocabulary).map(move |id| f32::from(target == id as i64)));
-    let chosen = TensorData::new(chosen.collect::<Vec<_>>(), [rows, vocabulary]);
-    let chosen = Tensor::from_data(chosen, &logits.device());
-    (log_softmax(logits, 1) * chosen).sum().div_scalar(-normalizer).reshape([1, 1])
+    let chosen = constant(&chosen.collect::<Vec<_>>(), [rows, vocabulary], &logits);
+    (log_softmax(logits, 1) * chosen).sum().mul_scalar(-1.0 / f64::from(normalizer)).reshape([1, 1])
 }
 
 #[test]
@@ -26,9 +25,12 @@ fn agrees_with_pytorch() {
         let case = Case(name);
         let targets: Vec<i64> = case.numbers("targets").into_iter().map(|target| target as i64).collect();
         let normalizer = case.numbers("normalizer")[0] as f32;
-        let actual = differentiate(&[case.input("logits")], &[1.0], |[logits]| loss(logits, &targets, normalizer));
-        case.assert_close(&actual.output, "loss");
-        case.assert_close(&actual.gradients[0], "dlogits");
+        for dtype in [DType::F32, DType::F64] {
+            let logits = tensors_of(&[case.input("logits")], &Device::flex(), dtype);
+            let actual = differentiate(logits, &[1.0], |[logits]| loss(logits, &targets, normalizer));
+            case.assert_close(&actual.output, "loss");
+            case.assert_close(&actual.gradients[0], "dlogits");
+        }
     }
 }
 

@@ -1,9 +1,9 @@
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device};
 use lapidary_kernels as kernels;
 use lapidary_ops::{DropoutKey, dropout};
 use proptest::prelude::*;
 
-use super::{Input, TOLERANCE, assert_same, tensors, values};
+use super::{Input, TOLERANCE, assert_same, constant, tensors_of, values};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
@@ -18,11 +18,7 @@ proptest! {
             [Input::random("x", n, width)],
             TOLERANCE,
             |[x]| dropout(x, p, key),
-            |[x]| {
-                let kept = TensorData::new(kept.clone(), [n, width]);
-                let kept = Tensor::from_data(kept, &x.device());
-                x * kept
-            },
+            |[x]| x.clone() * constant(&kept, [n, width], &x),
         );
     }
 }
@@ -30,6 +26,9 @@ proptest! {
 #[test]
 fn a_probability_of_0_drops_nothing() {
     let input = Input::random("x", 3, 5);
-    let [x] = tensors(std::array::from_ref(&input), &Device::flex());
-    assert_eq!(values(dropout(x, 0.0, DropoutKey { seed: 1, step: 2, place: 3 })), input.data);
+    let key = DropoutKey { seed: 1, step: 2, place: 3 };
+    for dtype in [DType::F32, DType::F64] {
+        let [x] = tensors_of(std::array::from_ref(&input), &Device::flex(), dtype);
+        assert_eq!(values(dropout(x.clone(), 0.0, key)), values(x));
+    }
 }

@@ -2,7 +2,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use lapidary_ops::{fake_quantize, fake_quantize_rows};
 use proptest::prelude::*;
 
-use super::{Input, TOLERANCE, assert_same, vector};
+use super::{Input, TOLERANCE, assert_same, constant, vector};
 
 /// Scales that leave some of the standard normal weights outside the range, and zeros to go with them.
 fn ranges(groups: usize, bits: u32) -> (Input, Vec<f32>) {
@@ -30,7 +30,7 @@ fn twin(w: Tensor<2>, scales: Tensor<1>, zeros: Tensor<1>, bits: u32) -> Tensor<
     let rounded = ratio.clone().round();
     let highest = zeros.clone().neg().add_scalar(((1u32 << bits) - 1) as f32);
     let clamped = rounded.clone().max_pair(zeros.neg()).min_pair(highest);
-    let inside = rounded.equal(clamped.clone()).float();
+    let inside = rounded.equal(clamped.clone()).float().cast(w.dtype());
     w * inside.clone() + scales * (clamped - inside * ratio)
 }
 
@@ -39,7 +39,7 @@ proptest! {
     #[test]
     fn weights_agree_with_their_twin(rows in 1usize..30, columns in 1usize..40, groups in 1usize..6, bits in 2u32..=4) {
         let (scales, zeros) = ranges(groups, bits);
-        let zeros = |like: &Tensor<2>| Tensor::from_data(TensorData::new(zeros.clone(), [groups]), &like.device());
+        let zeros = |like: &Tensor<2>| constant(&zeros, [groups], like);
         assert_same(
             [Input::random("w", rows, columns), scales],
             // A scale's gradient sums large numbers of either sign.

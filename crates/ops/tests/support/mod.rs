@@ -10,11 +10,15 @@ pub fn random(n: usize, seed: u64) -> Vec<f32> {
 
 /// Every element of `actual` is within `tolerance` of `expected`, relative to the larger of 1 and the expectation.
 #[track_caller]
-pub fn assert_close<E: Copy + Into<f64>>(actual: &[f32], expected: &[E], tolerance: f64, what: &str) {
+pub fn assert_close<A, E>(actual: &[A], expected: &[E], tolerance: f64, what: &str)
+where
+    A: Copy + Into<f64>,
+    E: Copy + Into<f64>,
+{
     assert_eq!(actual.len(), expected.len(), "{what}");
     for (i, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
-        let expected: f64 = expected.into();
-        let error = (f64::from(actual) - expected).abs() / expected.abs().max(1.0);
+        let (actual, expected): (f64, f64) = (actual.into(), expected.into());
+        let error = (actual - expected).abs() / expected.abs().max(1.0);
         assert!(error <= tolerance, "{what}[{i}] is {actual}, not {expected}: error {error:e}");
     }
 }

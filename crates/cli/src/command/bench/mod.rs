@@ -1,0 +1,242 @@
+//! `lapidary bench`: the program's work, timed; a peer's beside it, in turn, in one run.
+
+mod conv;
+mod gemm;
+mod limits;
+mod peer;
+mod train;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use lapidary_eval::machine;
+use lapidary_eval::result::{RunResult, RunSettings};
+use lapidary_kernels::isa;
+use lapidary_train::Progress;
+
+use super::Options;
+use crate::exit::Usage;
+use crate::output;
+
+/// Arguments of `lapidary bench`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// What to time
+    #[arg(value_enum)]
+    group: Group,
+
+    /// Only the work of this name, as results call it (decoder_step.bf16); may be given several times
+    #[arg(long, value_name = "WORK")]
+    only: Vec<String>,
+
+    /// Timed runs of a work in each turn
+    #[arg(long, default_value = "5", value_name = "N")]
+    repeats: NonZeroUsize,
+
+    /// Runs before the first that counts, in each turn
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    warmup: usize,
+
+    /// Command of a peer, which takes turns with us; it prints one JSON object a work and line, with name and
+    /// median_seconds (oracles/peers/)
+    #[arg(long, value_name = "COMMAND")]
+    peer: Option<String>,
+
+    /// What results call the peer
+    #[arg(long, value_name = "NAME", default_value = "pytorch")]
+    peer_name: String,
+
+    /// Turns of each side
+    #[arg(long, default_value = "3", value_name = "N")]
+    turns: NonZeroUsize,
+
+    /// Also write the result here
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// What can be timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    /// One training step of a 6-layer decoder: B=16, L=256, D=256, H=4, F=1024, V=4096, AdamW; f32 and bf16
+    Train,
+    /// Products of square matrices, 1024 and 2048, f32 and bf16
+    Gemm,
+    /// One training step of ResNet-20 at batch 128, SGD
+    Conv,
+}
+
+impl Group {
+    fn name(self) -> &'static str {
+        match self {
+            Group::Train => "train",
+            Group::Gemm => "gemm",
+            Group::Conv => "conv",
+        }
+    }
+
+    fn works(self, seed: u64) -> Vec<Box<dyn Work>> {
+        match self {
+            Group::Train => train::works(seed),
+            Group::Gemm => gemm::works(seed),
+            Group::Conv => conv::works(seed),
+        }
+    }
+}
+
+/// A piece of work that can be done again and again.
+trait Work {
+    /// As in the names of metrics: `decoder_step.f32`.
+    fn name(&self) -> String;
+
+    /// Makes ready what the work needs; runs once, untimed.
+    fn prepare(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn run(&mut self) -> anyhow::Result<()>;
+
+    /// What a run amounts to, where its rate is what matters: how many, and of what, for the metric's name.
+    fn amount(&self) -> Option<(f64, &'static str)> {
+        None
+    }
+}
+
+/// What was measured of a work.
+#[derive(Default)]
+struct Measured {
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+    /// Of the process, after this work; `None` if other work came before it.
+    peak_rss: Option<u64>,
+    peak_rss_of_peer: Option<u64>,
+}
+
+/// Times our work, and the peer's in turn with it.
+pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let seed = options.seed.unwrap_or(0);
+    let mut works = args.group.works(seed);
+    let names: Vec<String> = works.iter().map(|work| work.name()).collect();
+    if let Some(unknown) = args.only.iter().find(|name| !names.contains(name)) {
+        let message = format!("--only {unknown}: bench {} has {}", args.group.name(), names.join(", "));
+        return Err(Usage::new(message).into());
+    }
+    works.retain(|work| args.only.is_empty() || args.only.contains(&work.name()));
+
+    let mut measured: Vec<Measured> = works.iter().map(|_| Measured::default()).collect();
+    let mut progress = Progress::new(args.group.name(), (args.turns.get() * works.len()) as u64, 0);
+    let mut done = 0;
+    for turn in 0..args.turns.get() {
+        for (index, (work, measured)) in works.iter_mut().zip(&mut measured).enumerate() {
+            if turn == 0 {
+                work.prepare().with_context(|| work.name())?;
+            }
+            for _ in 0..args.warmup {
+                work.run()?;
+            }
+            for _ in 0..args.repeats.get() {
+                let begun = Instant::now();
+                work.run()?;
+                measured.ours.push(begun.elapsed().as_secs_f64());
+            }
+            if turn == 0 && index == 0 && work.amount().is_none() {
+                measured.peak_rss = machine::peak_rss_bytes();
+            }
+            done += 1;
+            progress.set(done, &format!("{} {}", work.name(), seconds(median(&measured.ours))));
+        }
+        if let Some(command) = &args.peer {
+            let theirs = peer::run(command)?;
+            for (work, measured) in works.iter().zip(&mut measured) {
+                let name = work.name();
+                let found = theirs.iter().find(|theirs| theirs.name == name);
+                let found = found.with_context(|| format!("the peer `{command}` printed nothing named {name}"))?;
+                measured.theirs.push(found.median_seconds);
+                measured.peak_rss_of_peer = measured.peak_rss_of_peer.max(found.peak_rss_bytes);
+            }
+        }
+    }
+    progress.finish("done");
+
+    let settings = RunSettings {
+        isa: isa::active().to_string(),
+        device: "cpu".into(),
+        threads: rayon::current_num_threads(),
+        seed,
+    };
+    let mut result = RunResult::new(format!("bench-{}", args.group.name()), settings);
+    let mut text = String::new();
+    for (work, measured) in works.iter().zip(&measured) {
+        text.push_str(&record(&mut result, work.as_ref(), measured, &args.peer_name)?);
+    }
+    limits::record(&mut result, &works, &measured)?;
+    let beside = if args.peer.is_some() { ", a turn of the peer after each of ours" } else { "" };
+    result.notes.push(format!("Medians of {} runs in each of {} turns{beside}.", args.repeats, args.turns));
+    result.finish(begun.elapsed().as_secs_f64());
+    if let Some(path) = &args.out {
+        result.write(path)?;
+    }
+    output::print(options.json, &result, &text)
+}
+
+/// Puts what was measured of a work into the result, and says it in a line.
+fn record(result: &mut RunResult, work: &dyn Work, measured: &Measured, peer: &str) -> anyhow::Result<String> {
+    let name = work.name();
+    let ours = median(&measured.ours);
+    result.metrics.insert(format!("{name}.seconds"), ours)?;
+    result.metrics.insert(format!("{name}.seconds_min"), least(&measured.ours))?;
+    result.metrics.insert(format!("{name}.seconds_max"), most(&measured.ours))?;
+    let mut line = format!("{name}: {}", seconds(ours));
+    if let Some((amount, unit)) = work.amount() {
+        result.metrics.insert(format!("{name}.{unit}"), amount / ours)?;
+        line.push_str(&format!(", {:.1} {}", amount / ours, unit.replace('_', " ")));
+    }
+    if let Some(bytes) = measured.peak_rss {
+        result.metrics.insert(format!("{name}.peak_rss_bytes"), bytes as f64)?;
+    }
+    if !measured.theirs.is_empty() {
+        let theirs = median(&measured.theirs);
+        result.metrics.insert(format!("{name}.seconds_{peer}"), theirs)?;
+        let (kind, ratio) = if work.amount().is_some() { ("rate", theirs / ours) } else { ("ratio", ours / theirs) };
+        result.peers.insert(format!("{name}.{kind}_to_{peer}"), ratio)?;
+        line.push_str(&format!(", {ratio:.2} times the {} of {peer}", if kind == "rate" { "rate" } else { "time" }));
+        if let (Some(ours), Some(theirs)) = (measured.peak_rss, measured.peak_rss_of_peer) {
+            result.metrics.insert(format!("{name}.peak_rss_bytes_{peer}"), theirs as f64)?;
+            let share = ours as f64 / theirs as f64;
+            let [ours, theirs] = [ours, theirs].map(|bytes| bytes / 1_000_000);
+            result.notes.push(format!(
+                "{name}: {ours} MB of memory at most, the whole process; {peer} {theirs} MB, ours is {share:.2} of it."
+            ));
+            line.push_str(&format!(", {share:.2} times its memory"));
+        }
+    }
+    line.push('\n');
+    Ok(line)
+}
+
+fn seconds(value: f64) -> String {
+    match value {
+        value if value >= 0.1 => format!("{value:.3} s"),
+        value if value >= 1e-4 => format!("{:.3} ms", value * 1e3),
+        value => format!("{:.1} µs", value * 1e6),
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
+}

@@ -1,0 +1,82 @@
+//! What the machine can do at most, measured: what kernels are held against.
+
+use rayon::prelude::*;
+
+use crate::math::sum;
+use crate::simd::{LANES, Simd, dispatch};
+
+/// Accumulators in flight: enough for two multipliers of four cycles each, in half of the registers.
+const CHAINS: usize = 6;
+
+/// Multiplications and additions of every thread in registers alone: `rounds` for each of `6 * 16` chains.
+///
+/// Returns how many floating-point operations that was.
+pub fn multiply_add(rounds: usize) -> f64 {
+    let threads = rayon::current_num_threads();
+    let sums: Vec<f32> = rayon::broadcast(|_| chains(rounds));
+    std::hint::black_box(sums);
+    (2 * LANES * CHAINS * rounds * threads) as f64
+}
+
+dispatch!(chains = chains_body(rounds: usize) -> f32);
+
+#[inline(always)]
+fn chains_body<S: Simd>(rounds: usize) -> f32 {
+    let mut lanes = [0.0; LANES];
+    // SAFETY: `dispatch` instantiates this for a set that the processor has.
+    unsafe {
+        let (factor, term) = (S::splat(std::hint::black_box(0.999_9)), S::splat(std::hint::black_box(1e-3)));
+        let mut chains = [term; CHAINS];
+        for _ in 0..rounds {
+            for chain in &mut chains {
+                *chain = S::mul_add(*chain, factor, term);
+            }
+        }
+        for chain in chains {
+            let mut these = [0.0; LANES];
+            S::store(chain, &mut these);
+            for (lane, x) in lanes.iter_mut().zip(these) {
+                *lane += x;
+            }
+        }
+    }
+    sum(&lanes)
+}
+
+/// Reads `x` once, each thread an equal part of it.
+pub fn read(x: &[f32]) -> f32 {
+    let part = x.len().div_ceil(rayon::current_num_threads()).max(1);
+    x.par_chunks(part).map(total).sum()
+}
+
+dispatch!(total = total_body(x: &[f32]) -> f32);
+
+#[inline(always)]
+fn total_body<S: Simd>(x: &[f32]) -> f32 {
+    /// Sums in flight; with fewer the additions wait for each other and not for the memory.
+    const SUMS: usize = 4;
+    let mut sums = [[0.0; LANES]; SUMS];
+    let (blocks, rest) = x.as_chunks::<{ SUMS * LANES }>();
+    for block in blocks {
+        for (sum, x) in sums.iter_mut().zip(block.as_chunks::<LANES>().0) {
+            for (sum, x) in sum.iter_mut().zip(x) {
+                *sum += x;
+            }
+        }
+    }
+    sums.iter().map(|lanes| sum(lanes)).sum::<f32>() + sum(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_read() {
+        for n in [0, 1, 63, 64, 1000] {
+            let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            assert_eq!(read(&x), x.iter().sum::<f32>());
+        }
+        assert_eq!(multiply_add(10), (2 * 16 * 6 * 10 * rayon::current_num_threads()) as f64);
+    }
+}
