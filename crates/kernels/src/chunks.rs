@@ -37,25 +37,28 @@ pub(crate) fn map_chunks<T: Send, R: Send>(
 }
 
 /// A slice that several threads write, each other parts of it.
-pub(crate) struct Shared<'a> {
-    data: *mut f32,
+pub(crate) struct Parts<'a, T> {
+    data: *mut T,
     len: usize,
-    borrow: PhantomData<&'a mut [f32]>,
+    borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for the exclusive borrow of a slice of `f32`, which may be sent to other threads; that they write
-// different parts is the contract of `slice`.
-unsafe impl Send for Shared<'_> {}
-unsafe impl Sync for Shared<'_> {}
+/// The same of numbers, which is what kernels share.
+pub(crate) type Shared<'a> = Parts<'a, f32>;
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+// SAFETY: it stands for the exclusive borrow of a slice whose elements may be sent to other threads; that they write
+// different parts is the contract of `slice`.
+unsafe impl<T: Send> Send for Parts<'_, T> {}
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    pub(crate) fn new(data: &'a mut [T]) -> Self {
         Self { data: data.as_mut_ptr(), len: data.len(), borrow: PhantomData }
     }
 
     /// Where element `at` is or would be: not for reading.
     #[inline(always)]
-    pub(crate) fn at(&self, at: usize) -> *const f32 {
+    pub(crate) fn at(&self, at: usize) -> *const T {
         self.data.wrapping_add(at)
     }
 
@@ -65,7 +68,7 @@ impl<'a> Shared<'a> {
     /// No other slice of the same elements may be alive.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start <= self.len && len <= self.len - start, "a part of the slice");
         // SAFETY: the part lies within the slice, which is borrowed mutably for 'a, and by the contract no other
         // reference to it exists.

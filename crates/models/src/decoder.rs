@@ -30,11 +30,16 @@ pub struct DecoderConfig {
 /// Predicts each token from those before it.
 #[derive(Module, Debug)]
 pub struct Decoder {
-    tokens: Embedding,
-    positions: Embedding,
-    trunk: Trunk,
-    norm: LayerNorm,
-    output: Linear,
+    /// `[V, D]`.
+    pub tokens: Embedding,
+    /// One vector a position.
+    pub positions: Embedding,
+    /// The blocks.
+    pub trunk: Trunk,
+    /// After the last block.
+    pub norm: LayerNorm,
+    /// `[V, D]`.
+    pub output: Linear,
     #[module(skip)]
     blocks: usize,
 }

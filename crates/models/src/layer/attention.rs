@@ -31,6 +31,11 @@ impl Attention {
         Self { query: linear(), key: linear(), value: linear(), output: linear(), count: heads }
     }
 
+    /// `H`.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// `x [B·L, D]` → what the heads found, `[B·L, H·K]`: the input of `output`.
     pub fn heads(&self, x: Tensor<2>, rows: usize, mask: &Mask, pass: &Pass) -> Tensor<2> {
         let [tokens, width] = x.dims();

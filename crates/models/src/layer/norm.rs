@@ -23,6 +23,11 @@ impl LayerNorm {
         Self { weight: init.constant(1.0, [width]), bias: init.constant(0.0, [width]), eps }
     }
 
+    /// Added to the variance.
+    pub fn eps(&self) -> f32 {
+        self.eps
+    }
+
     /// `[N, D]` → `[N, D]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         ops::layer_norm(x, None, self.weight.val(), self.bias.val(), self.eps)

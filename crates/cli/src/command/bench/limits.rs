@@ -1,5 +1,6 @@
 //! The machine's own limits beside what the work reached.
 
+use std::hint::black_box;
 use std::time::Instant;
 
 use lapidary_eval::result::RunResult;
@@ -10,7 +11,7 @@ use super::{Measured, Work, median};
 const REPEATS: usize = 15;
 
 /// Measures what bounds the works, and says how much of it each reached: `NAME.share_of_f32_peak`, of multiplications
-/// and additions in registers.
+/// and additions in registers, and `NAME.share_of_read_rate`, of reading as many bytes again and again.
 pub fn record(result: &mut RunResult, works: &[Box<dyn Work>], measured: &[Measured]) -> anyhow::Result<()> {
     let in_flops = |work: &dyn Work| work.amount().filter(|(_, unit)| *unit == "gflop_per_second");
     if works.iter().any(|work| in_flops(work.as_ref()).is_some()) {
@@ -23,7 +24,33 @@ pub fn record(result: &mut RunResult, works: &[Box<dyn Work>], measured: &[Measu
             }
         }
     }
+    for (work, measured) in works.iter().zip(measured) {
+        if let Some(bytes) = work.bytes_read() {
+            let (name, rate) = (work.name(), read_rate(bytes));
+            result.metrics.insert(format!("{name}.bytes_read"), bytes as f64)?;
+            result.metrics.insert(format!("{name}.machine_read_gb_per_second"), rate)?;
+            let share = bytes as f64 / 1e9 / median(&measured.ours) / rate;
+            result.metrics.insert(format!("{name}.share_of_read_rate"), share)?;
+        }
+    }
     Ok(())
+}
+
+/// Of reading one buffer of so many bytes again and again, in GB/s, all threads together.
+fn read_rate(bytes: usize) -> f64 {
+    /// Readings that are timed together, as the tokens of a text are.
+    const TIMES: usize = 32;
+    let buffer = vec![1f32; bytes / size_of::<f32>()];
+    let rates: Vec<f64> = (0..REPEATS)
+        .map(|_| {
+            let begun = Instant::now();
+            for _ in 0..TIMES {
+                black_box(limits::read(black_box(&buffer)));
+            }
+            (TIMES * bytes) as f64 / 1e9 / begun.elapsed().as_secs_f64()
+        })
+        .collect();
+    median(&rates)
 }
 
 /// In GFLOP/s, all threads together.

@@ -1,6 +1,7 @@
 //! `lapidary bench`: the program's work, timed; a peer's beside it, in turn, in one run.
 
 mod conv;
+mod decode;
 mod gemm;
 mod limits;
 mod peer;
@@ -67,6 +68,10 @@ pub enum Group {
     Gemm,
     /// One training step of ResNet-20 at batch 128, SGD
     Conv,
+    /// 128 tokens written one by one by the decoder of `train`, batch 1, f32 and bf16
+    Decode,
+    /// 256 tokens read at once by the same, logits of each
+    Prefill,
 }
 
 impl Group {
@@ -75,6 +80,8 @@ impl Group {
             Group::Train => "train",
             Group::Gemm => "gemm",
             Group::Conv => "conv",
+            Group::Decode => "decode",
+            Group::Prefill => "prefill",
         }
     }
 
@@ -83,6 +90,8 @@ impl Group {
             Group::Train => train::works(seed),
             Group::Gemm => gemm::works(seed),
             Group::Conv => conv::works(seed),
+            Group::Decode => decode::decode(seed),
+            Group::Prefill => decode::prefill(seed),
         }
     }
 }
@@ -99,8 +108,18 @@ trait Work {
 
     fn run(&mut self) -> anyhow::Result<()>;
 
-    /// What a run amounts to, where its rate is what matters: how many, and of what, for the metric's name.
+    /// Equal pieces that a run consists of; seconds are those of one.
+    fn pieces(&self) -> usize {
+        1
+    }
+
+    /// What a piece amounts to, where its rate is what matters: how many, and of what, for the metric's name.
     fn amount(&self) -> Option<(f64, &'static str)> {
+        None
+    }
+
+    /// Memory that a piece has to read, where that is what bounds it.
+    fn bytes_read(&self) -> Option<usize> {
         None
     }
 }
@@ -141,7 +160,7 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
             for _ in 0..args.repeats.get() {
                 let begun = Instant::now();
                 work.run()?;
-                measured.ours.push(begun.elapsed().as_secs_f64());
+                measured.ours.push(begun.elapsed().as_secs_f64() / work.pieces() as f64);
             }
             if turn == 0 && index == 0 && work.amount().is_none() {
                 measured.peak_rss = machine::peak_rss_bytes();

@@ -1,0 +1,33 @@
+//! What can be wrong with a request.
+
+/// An error of packing a model or of writing with it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A token that the model does not have.
+    #[error("token {id} is outside the vocabulary of {vocabulary}")]
+    Token {
+        /// The token's id.
+        id: u32,
+        /// Number of tokens that there are.
+        vocabulary: usize,
+    },
+    /// More tokens than the model has positions, or than the cache has room for.
+    #[error("{tokens} tokens do not fit: there is room for {capacity}")]
+    TooLong {
+        /// All tokens, those in the cache included.
+        tokens: usize,
+        /// The most that there may be.
+        capacity: usize,
+    },
+    /// Nothing to go on from.
+    #[error("the prompt is empty: give one token at least")]
+    EmptyPrompt,
+    /// A model that has been cut, whose activations or tables are rounded on the way.
+    #[error(
+        "{what} of this model is rounded to few bits, which decoding does not do yet: use the model before the cut"
+    )]
+    Cut {
+        /// The part of the model.
+        what: &'static str,
+    },
+}
