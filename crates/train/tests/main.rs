@@ -2,6 +2,7 @@
 
 mod logs;
 mod optimizer;
+mod precision;
 mod resume;
 mod task;
 mod training;
