@@ -4,6 +4,7 @@
 //! `error: ...`, and exit code 2 for a call, recipe or configuration that cannot be, 1 for all else.
 
 mod command;
+mod device;
 mod exit;
 mod output;
 mod pipeline;
@@ -19,7 +20,8 @@ use tracing_subscriber::EnvFilter;
 
 use lapidary_kernels::isa;
 
-use command::{Command, Device, Options};
+use command::{Command, Options};
+use device::Choice;
 use exit::Usage;
 
 /// Training allocates and frees large temporaries at every step; the system's allocator gives them back each time.
@@ -49,15 +51,16 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     start_log()?;
-    if cli.options.device == Device::Vulkan {
-        return Err(Usage::new("--device vulkan: not built in; this binary computes on the CPU only").into());
+    let device = device::open(cli.options.device)?;
+    if cli.options.device != Choice::Cpu {
+        tracing::info!("computing on {}", device::name(&device));
     }
     // Asked first, so that a set this machine lacks is a bad call and not a failure of the first kernel.
     isa::selected().map_err(|error| Usage::new(error.to_string()))?;
     let threads = cli.options.threads.map_or(0, |threads| usize::from(threads.get()));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
     // From inside the pool a kernel starts at once; from outside each would wait for a thread to wake.
-    pool.install(|| cli.command.run(&cli.options))
+    pool.install(|| cli.command.run(&cli.options, &device))
 }
 
 /// Logs go to standard error, by default from `info` on; `LAPIDARY_LOG` takes the directives of `tracing`.

@@ -11,11 +11,13 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use lapidary_models::checkpoint::{CheckpointError, atomic_write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::device;
 use digest::FileDigests;
 
 /// Raised whenever a stage gives other results from the same inputs, or its files change their form.
@@ -91,21 +93,25 @@ impl RunFolder {
         for (role, path) in &inputs.files {
             files.insert(role, self.digests.of(path)?);
         }
-        let all = json!({
+        let mut all = json!({
             "version": VERSION,
             "stage": name,
             "settings": inputs.settings,
             "files": files,
             "after": inputs.after,
         });
+        if let Some(device) = &inputs.device {
+            all["device"] = json!(device);
+        }
         Ok(Stage { name: name.to_owned(), path: self.path.join(name), key: digest::of_json(all) })
     }
 }
 
-/// All that the outcome of a stage depends on: settings, contents of files and the stages before it.
+/// All that the outcome of a stage depends on: settings, device, contents of files and the stages before it.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     settings: Value,
+    device: Option<String>,
     files: Vec<(String, PathBuf)>,
     after: Vec<String>,
 }
@@ -113,7 +119,16 @@ pub struct Inputs {
 impl Inputs {
     /// Whatever settings there are, the seed among them.
     pub fn new(settings: &impl Serialize) -> Result<Self, StageError> {
-        Ok(Self { settings: serde_json::to_value(settings)?, files: Vec::new(), after: Vec::new() })
+        Ok(Self { settings: serde_json::to_value(settings)?, device: None, files: Vec::new(), after: Vec::new() })
+    }
+
+    /// The device that computes, whose sums have an order of their own.
+    pub fn on(mut self, device: &Device) -> Self {
+        // Absent for the CPU, so that keys from before there was a choice stay.
+        if *device != Device::flex() {
+            self.device = Some(device::name(device));
+        }
+        self
     }
 
     /// A file, or a folder for the files directly in it. What counts is the content and not the place: data may be

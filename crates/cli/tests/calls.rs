@@ -13,7 +13,6 @@ fn bad_calls_are_told_in_one_line() {
         (&["inspect", "x", "--seed", "-1"], ""),
         (&["bench", "train", "--repeats", "0"], "invalid value '0' for '--repeats <N>'"),
         (&["inspect", "x", "--device", "abacus"], "invalid value 'abacus' for '--device <DEVICE>'"),
-        (&["inspect", "x", "--device", "vulkan"], "--device vulkan: not built in"),
     ] {
         let called = call(arguments);
         let error = called.error(2);
@@ -22,6 +21,19 @@ fn bad_calls_are_told_in_one_line() {
     let called =
         Called::of(lapidary().args(["inspect", "x"]).env("LAPIDARY_LOG", "a=b=c").output().expect("it starts"));
     assert!(called.error(2).starts_with("LAPIDARY_LOG=a=b=c: "));
+}
+
+#[cfg(not(feature = "vulkan"))]
+#[test]
+fn a_device_that_is_not_built_in_is_told_with_how_to_build_it() {
+    for arguments in [&["inspect", "x"][..], &["demo"], &["bench", "train"], &["run", "recipe.toml"]] {
+        let called = call(&[arguments, &["--device", "vulkan"]].concat());
+        assert_eq!(
+            called.error(2),
+            "--device vulkan: not built in; this binary computes on the CPU only. \
+             `cargo build --release --features vulkan` makes one that has it"
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod calls;
 mod inspect;
 mod run;
+#[cfg(feature = "vulkan")]
+mod vulkan;
 
 use std::process::{Command, Output};
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lapidary_data::Tokenizer;
 use serde_json::Value;
@@ -10,14 +11,14 @@ use tempfile::TempDir;
 use super::{Called, lapidary};
 
 /// A checkpoint, data and a recipe in a folder of their own.
-struct Place {
+pub struct Place {
     folder: TempDir,
 }
 
 const WORDS: [&str; 8] = ["good", "bad", "fine", "poor", "film", "plot", "a", "the"];
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self { folder: tempfile::tempdir().expect("a folder") };
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden/bert-a");
         let checkpoint = place.path("bert");
@@ -71,7 +72,7 @@ batch_size = 10
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -79,12 +80,17 @@ batch_size = 10
         fs::write(self.path(name), text).expect("written");
     }
 
-    fn run(&self, more: &[&str]) -> Called {
+    pub fn run(&self, more: &[&str]) -> Called {
+        Called::of(self.command(more).output().expect("it starts"))
+    }
+
+    /// A run that is yet to start.
+    pub fn command(&self, more: &[&str]) -> Command {
         let (recipe, out) = (self.path("recipe.toml"), self.path("out"));
         let mut command = lapidary();
         command.arg("run").arg(recipe).arg("--out").arg(out).args(more);
         command.arg("--data").arg(self.folder.path()).arg("--models").arg(self.folder.path());
-        Called::of(command.output().expect("it starts"))
+        command
     }
 
     /// The last line of a run that must fail with a code, without its `error: `; the result must not be there.

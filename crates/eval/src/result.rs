@@ -27,7 +27,7 @@ pub struct RunResult {
     pub machine: String,
     /// Instruction set in use: `amx`, `avx512_bf16`, `avx512`, `avx2`, `neon` or `portable`.
     pub isa: String,
-    /// `cpu` or `vulkan`.
+    /// `cpu`, or `vulkan, ` and the name of the adapter.
     pub device: String,
     pub threads: usize,
     /// The run's seed, the first one where it has several.

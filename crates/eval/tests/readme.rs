@@ -64,3 +64,12 @@ fn other_results_list_their_metrics() {
     let filled = fill("<!-- results:curvature-sst2 --><!-- /results -->", &[result]).unwrap();
     assert!(filled.contains("| sst2.layer\\_1.omega | 19.30 |"), "{filled}");
 }
+
+#[test]
+fn another_device_than_the_cpu_is_named() {
+    let mut result = run("bench-conv");
+    result.device = "vulkan, A GPU".into();
+    result.metrics.insert("resnet20_step.f32.seconds", 0.1).unwrap();
+    let filled = fill("<!-- results:bench-conv --><!-- /results -->", &[result]).unwrap();
+    assert!(filled.contains("(vulkan, A GPU; "), "{filled}");
+}

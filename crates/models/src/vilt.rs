@@ -178,7 +178,7 @@ impl Vilt {
             }
         }
         let shape = [pictures.len() * self.patches(), patch * patch * CHANNELS];
-        Tensor::from_data(TensorData::new(pixels, shape), &Device::flex())
+        Tensor::from_data(TensorData::new(pixels, shape), &self.embeddings.patch.weight.val().device())
     }
 }
 

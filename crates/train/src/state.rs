@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_models::checkpoint::{SafetensorsFile, TensorSource, atomic_write, write_safetensors};
 use lapidary_models::parameters;
 use lapidary_ops::AdamWState;
@@ -107,6 +107,7 @@ impl StateFolder {
         if position.run != run {
             return Err(wrong("it is the state of a run with other settings".into()));
         }
+        let device = model.devices().pop().unwrap_or(Device::flex()).without_autodiff();
         let mut moments = BTreeMap::new();
         let mut expected = 1;
         for (path, shape) in parameters::shapes(&model) {
@@ -116,7 +117,7 @@ impl StateFolder {
             if names.iter().all(|name| file.info(name).is_none()) {
                 continue; // Never had a gradient.
             }
-            let [first, second] = names.map(|name| flat(&file, &name, elements));
+            let [first, second] = names.map(|name| flat(&file, &name, elements, &device));
             moments.insert(path, AdamWState { first: first?, second: second? });
             expected += 2;
         }
@@ -159,7 +160,7 @@ fn load_parameters<M: Module>(model: M, file: &SafetensorsFile) -> Result<M, Tra
     let mut failed = None;
     let model = parameters::map(model, &mut |parameter| {
         let elements = parameter.shape.iter().product::<usize>();
-        match flat(file, &format!("parameter.{}", parameter.path), elements) {
+        match flat(file, &format!("parameter.{}", parameter.path), elements, &parameter.value.device()) {
             Ok(value) => value,
             Err(error) => {
                 failed.get_or_insert(error);
@@ -170,11 +171,11 @@ fn load_parameters<M: Module>(model: M, file: &SafetensorsFile) -> Result<M, Tra
     failed.map_or(Ok(model), Err)
 }
 
-fn flat(file: &SafetensorsFile, name: &str, elements: usize) -> Result<Tensor<1>, TrainError> {
+fn flat(file: &SafetensorsFile, name: &str, elements: usize, device: &Device) -> Result<Tensor<1>, TrainError> {
     let tensor = file.tensor(name)?;
     if tensor.data.len() != elements {
         let reason = format!("{name} has {} elements, the model has {elements}", tensor.data.len());
         return Err(TrainError::State { path: file.path().to_owned(), reason });
     }
-    Ok(Tensor::from_data(TensorData::new(tensor.data, [elements]), &burn::tensor::Device::flex()))
+    Ok(Tensor::from_data(TensorData::new(tensor.data, [elements]), device))
 }

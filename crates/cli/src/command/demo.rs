@@ -32,7 +32,7 @@ const SHOWN: usize = 8;
 const SHOWN_SIZE: u32 = 192;
 
 /// Trains, measures, cuts and reports.
-pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
+pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
     let recipe = recipe(options.seed.unwrap_or(1));
     let seed = recipe.seeds[0];
     let interrupt = Interrupt::listen()?;
@@ -58,7 +58,7 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     });
     source.check(&examples)?;
     let folder = RunFolder::open(&args.out)?;
-    let run = Run { recipe: &recipe, folder: &folder, examples: &examples, interrupt: &interrupt };
+    let run = Run { recipe: &recipe, folder: &folder, examples: &examples, device, interrupt: &interrupt };
     let outcome = pipeline::all(&run, &source)?;
     let gallery = gallery(&run, &source, seed)?;
     let naming = Naming { task: "world", split: "test", title: "A small world, seen in few bits" };
@@ -129,7 +129,7 @@ fn gallery(run: &Run, source: &ViltSource, seed: u64) -> anyhow::Result<ImageGal
     let pad_id = run.examples.tokenizer.pad_id();
     let said = |stage: &str| -> anyhow::Result<Vec<u32>> {
         let folder = run.folder.path().join(format!("seed{seed}/{stage}/model"));
-        Ok(predictions(&reload(source, &folder, &Device::flex())?, shown, pad_id))
+        Ok(predictions(&reload(source, &folder, run.device)?, shown, pad_id))
     };
     let (dense, cut) = (said("finetune")?, said("mp23")?);
     let name = |answer: u32| source.labels().get(answer as usize).map_or("?", String::as_str);

@@ -8,7 +8,10 @@ mod run;
 
 use std::num::NonZeroU16;
 
-use clap::{Args, Subcommand, ValueEnum};
+use burn::tensor::Device;
+use clap::{Args, Subcommand};
+
+use crate::device::Choice;
 
 /// What every command takes.
 #[derive(Args, Clone, Debug)]
@@ -26,15 +29,8 @@ pub struct Options {
     pub seed: Option<u64>,
 
     /// What to compute on
-    #[arg(long, global = true, value_enum, default_value_t = Device::Cpu)]
-    pub device: Device,
-}
-
-/// What tensors are computed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    Cpu,
-    Vulkan,
+    #[arg(long, global = true, value_enum, default_value_t = Choice::Cpu)]
+    pub device: Choice,
 }
 
 #[derive(Subcommand)]
@@ -52,11 +48,12 @@ pub enum Command {
 }
 
 impl Command {
-    pub fn run(self, options: &Options) -> anyhow::Result<()> {
+    /// Does the work, on `device` where it is that of a model.
+    pub fn run(self, options: &Options, device: &Device) -> anyhow::Result<()> {
         match self {
-            Self::Run(args) => run::run(&args, options),
-            Self::Demo(args) => demo::run(&args, options),
-            Self::Bench(args) => bench::run(&args, options),
+            Self::Run(args) => run::run(&args, options, device),
+            Self::Demo(args) => demo::run(&args, options, device),
+            Self::Bench(args) => bench::run(&args, options, device),
             Self::Report(args) => report::run(&args),
             Self::Inspect(args) => inspect::run(&args, options),
         }

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use lapidary_data::Tokenizer;
 use lapidary_eval::report::qbert;
 use lapidary_train::Interrupt;
 
 use super::Options;
+use crate::device;
 use crate::output;
 use crate::pipeline::report::{self, Naming, Written};
 use crate::pipeline::{self, BertSource, Examples, ModelSource, Run};
@@ -37,8 +39,9 @@ pub struct Args {
 }
 
 /// Runs every stage that is not done yet and writes the result.
-pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
+pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
     let mut recipe = Recipe::read(&args.recipe, &args.set)?;
+    device::check(device, recipe.finetune.precision)?;
     if let Some(seed) = options.seed {
         recipe.seeds = vec![seed];
     }
@@ -53,7 +56,7 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     source.check(&examples)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let folder = RunFolder::open(&out)?;
-    let run = Run { recipe: &recipe, folder: &folder, examples: &examples, interrupt: &interrupt };
+    let run = Run { recipe: &recipe, folder: &folder, examples: &examples, device, interrupt: &interrupt };
     let outcome = pipeline::all(&run, &source)?;
     let task = recipe.name.strip_prefix("qbert-").unwrap_or(&recipe.name).replace(['-', '.'], "_").to_lowercase();
     let naming = Naming { task: &task, split: "dev", title: &title(&recipe) };

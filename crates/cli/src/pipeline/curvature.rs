@@ -1,7 +1,6 @@
 //! The second stage: how sharply the loss is curved along each block.
 
 use burn::module::Module;
-use burn::tensor::Device;
 use lapidary_curvature::{BlockHessian, Difference, HessianSample, LayerSensitivity, PowerOptions, top_eigenvalue};
 use lapidary_data::{Batch, Encoded};
 use lapidary_kernels::rng::Stream;
@@ -55,7 +54,9 @@ pub fn curvature<S: ModelSource>(
     finetuned: &Checkpointed,
 ) -> anyhow::Result<(Stage, Curvature)> {
     let settings = &run.recipe.curvature;
-    let inputs = Inputs::new(&serde_json::json!({ "curvature": settings, "seed": seed }))?.after(&finetuned.stage);
+    let inputs = Inputs::new(&serde_json::json!({ "curvature": settings, "seed": seed }))?
+        .on(run.device)
+        .after(&finetuned.stage);
     let stage = run.folder.stage(&format!("seed{seed}/curvature"), &inputs)?;
     if let Some(done) = stage.done::<Curvature>()? {
         tracing::info!("{}: done before", stage.name());
@@ -69,7 +70,7 @@ pub fn curvature<S: ModelSource>(
     };
     let begun = std::time::Instant::now();
 
-    let model = reload(source, &finetuned.folder, &Device::flex().autodiff())?;
+    let model = reload(source, &finetuned.folder, &run.device.clone().autodiff())?;
     let plain = model.valid();
     let blocks = plain.blocks();
     let samples = samples(run, seed);

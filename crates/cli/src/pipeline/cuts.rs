@@ -4,7 +4,6 @@ use std::num::NonZeroUsize;
 
 use anyhow::Context;
 use burn::module::Module;
-use burn::tensor::Device;
 use lapidary_data::BatchOptions;
 use lapidary_kernels::rng;
 use lapidary_models::Classifier;
@@ -91,6 +90,7 @@ pub fn cut_variant<S: ModelSource>(
         },
         "seed": seed,
     }))?
+    .on(run.device)
     .after(&finetuned.stage);
     if matches!(variant.bits, Bits::Mixed { .. }) {
         inputs = inputs.after(curvature.0);
@@ -103,7 +103,7 @@ pub fn cut_variant<S: ModelSource>(
     }
     stage.begin()?;
 
-    let device = Device::flex().autodiff();
+    let device = run.device.clone().autodiff();
     let mut model = reload(source, &finetuned.folder, &device)?;
     let blocks = model.blocks();
     let (block_bits, outside) = block_bits(variant, blocks, curvature.1)?;
@@ -163,7 +163,7 @@ pub fn cut_variant<S: ModelSource>(
     let mut cut_model = trained.model.valid();
     let dense = save_packed(&mut cut_model, source, settings.activation_bits, &folder, &card, run)?;
     // What is scored is what was written.
-    let written = reload(source, &folder, &Device::flex())?;
+    let written = reload(source, &folder, run.device)?;
     let score = accuracy(&written, &run.examples.test, run, source)?;
     let summary = Summary::of(&Checkpoint::open(&folder)?)?;
     let shapes: Vec<_> = matrices(&mut cut_model).into_iter().map(|(shape, _)| shape).collect();

@@ -59,7 +59,8 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
         "data": run.recipe.data,
         "seed": seed,
         "config": source.config(),
-    }))?;
+    }))?
+    .on(run.device);
     for (role, path) in &run.examples.files {
         inputs = inputs.file(role, path);
     }
@@ -74,7 +75,7 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
     }
     stage.begin()?;
 
-    let (model, unshared) = source.build(seed, &Device::flex().autodiff())?;
+    let (model, unshared) = source.build(seed, &run.device.clone().autodiff())?;
     let pad_id = run.examples.tokenizer.pad_id();
     let accumulate = settings.accumulate;
     let options = BatchOptions {

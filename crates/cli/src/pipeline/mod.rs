@@ -9,6 +9,7 @@ pub mod report;
 mod source;
 
 use anyhow::Context;
+use burn::tensor::Device;
 use lapidary_train::Interrupt;
 
 use crate::recipe::Recipe;
@@ -29,6 +30,8 @@ pub struct Run<'a> {
     pub folder: &'a RunFolder,
     /// The examples, tokenized.
     pub examples: &'a Examples,
+    /// What its models compute on, without gradients.
+    pub device: &'a Device,
     /// Asked to stop?
     pub interrupt: &'a Interrupt,
 }

@@ -13,6 +13,7 @@ use lapidary_train::MetricsRow;
 
 use super::evaluate::Scored;
 use super::{Cut, Outcome, Run};
+use crate::device;
 
 /// How a run calls itself and its test part.
 pub struct Naming<'a> {
@@ -52,7 +53,7 @@ fn result(run: &Run, outcome: &Outcome, naming: &Naming) -> anyhow::Result<RunRe
     let first = outcome.seeds.first().context("no seed was run")?;
     let settings = RunSettings {
         isa: isa::active().to_string(),
-        device: "cpu".into(),
+        device: device::name(run.device),
         threads: rayon::current_num_threads(),
         seed: recipe.seeds.first().copied().unwrap_or_default(),
     };
@@ -116,6 +117,7 @@ fn notes(run: &Run, outcome: &Outcome) -> Vec<String> {
     let recipe = run.recipe;
     let mut notes = Vec::new();
     let Some(first) = outcome.seeds.first() else { return notes };
+    notes.extend(device::note(run.device));
     if !first.finetuned.fresh.is_empty() {
         notes.push(format!("Began fresh, as the checkpoint lacks them: {}.", first.finetuned.fresh.join(", ")));
     }

@@ -47,8 +47,9 @@ fn block(run: &RunResult) -> String {
         Some(count) => format!("Mean ± standard deviation of {count} seeds"),
     };
     let commit = run.commit.get(..10).unwrap_or(&run.commit);
+    let device = if run.device == "cpu" { String::new() } else { format!("{}; ", run.device) };
     let origin = format!(
-        "{seeds}; {} on {} ({}, {} threads); {}, commit {commit}, results/{}.json.",
+        "{seeds}; {} on {} ({device}{}, {} threads); {}, commit {commit}, results/{}.json.",
         number::duration(run.seconds),
         run.machine,
         run.isa,

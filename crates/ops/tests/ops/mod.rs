@@ -81,7 +81,8 @@ pub fn differentiate<const N: usize>(
     let leaves = leaves.map(|leaf| leaf.autodiff().require_grad());
     let output = operator(leaves.clone());
     let dy = constant(dy, output.dims(), &output);
-    let gradients = (output.clone() * dy).sum().backward();
+    // Along dimensions: a sum over a whole tensor is atomic additions on a GPU, in any order.
+    let gradients = (output.clone() * dy).sum_dim(1).sum_dim(0).backward();
     let of = |leaf: &Tensor<2>| values(leaf.grad(&gradients).expect("every input has a part in the output"));
     Differentiated { output: values(output), gradients: leaves.each_ref().map(of) }
 }

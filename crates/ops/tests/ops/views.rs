@@ -34,7 +34,7 @@ fn reversed_row(x: &Tensor<2>) -> Tensor<1> {
 pub type Operator = fn(Tensor<2>, Tensor<1>) -> Tensor<2>;
 
 pub const OPERATORS: [(&str, Operator); 17] = [
-    ("linear", |x, row| linear(x.clone(), x.slice([0..4, 0..4]), Some(row), None, Precision::F32)),
+    ("linear", |x, row| linear(x.clone(), x.slice(0..4), Some(row.slice(0..4)), None, Precision::F32)),
     ("layer_norm", |x, row| layer_norm(x.clone(), Some(x), row.clone(), row, 1e-5)),
     ("rms_norm", |x, row| rms_norm(x.clone(), Some(x), row, 1e-5)),
     ("gelu", |x, _| gelu(x)),

@@ -14,13 +14,14 @@ use super::Work;
 const BATCH: usize = 128;
 const SIDE: usize = 32;
 
-pub fn works(seed: u64) -> Vec<Box<dyn Work>> {
-    vec![Box::new(ResNetStep { seed, state: None })]
+pub fn works(seed: u64, device: &Device) -> Vec<Box<dyn Work>> {
+    vec![Box::new(ResNetStep { seed, device: device.clone(), state: None })]
 }
 
 /// One training step of ResNet-20, again and again on the same random batch.
 struct ResNetStep {
     seed: u64,
+    device: Device,
     state: Option<State>,
 }
 
@@ -39,7 +40,7 @@ impl Work for ResNetStep {
     fn prepare(&mut self) -> anyhow::Result<()> {
         let config = ResNetConfig::resnet20();
         let mut stream = Stream::new(self.seed, 0);
-        let device = Device::flex().autodiff();
+        let device = self.device.clone().autodiff();
         let places = BATCH * SIDE * SIDE;
         let numbers: Vec<f32> = (0..places * 3).map(|_| stream.normal()).collect();
         let x = Tensor::from_data(TensorData::new(numbers, [places, 3]), &device);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
+use burn::tensor::Device;
 use clap::ValueEnum;
 use lapidary_eval::machine;
 use lapidary_eval::result::{RunResult, RunSettings};
@@ -19,6 +20,7 @@ use lapidary_kernels::isa;
 use lapidary_train::Progress;
 
 use super::Options;
+use crate::device;
 use crate::exit::Usage;
 use crate::output;
 
@@ -85,13 +87,17 @@ impl Group {
         }
     }
 
-    fn works(self, seed: u64) -> Vec<Box<dyn Work>> {
+    /// What this device can do of it.
+    fn works(self, seed: u64, device: &Device) -> Result<Vec<Box<dyn Work>>, Usage> {
         match self {
-            Group::Train => train::works(seed),
-            Group::Gemm => gemm::works(seed),
-            Group::Conv => conv::works(seed),
-            Group::Decode => decode::decode(seed),
-            Group::Prefill => decode::prefill(seed),
+            Group::Train => Ok(train::works(seed, device)),
+            Group::Conv => Ok(conv::works(seed, device)),
+            _ if *device != Device::flex() => {
+                Err(Usage::new(format!("bench {} times the CPU; leave --device out", self.name())))
+            }
+            Group::Gemm => Ok(gemm::works(seed)),
+            Group::Decode => Ok(decode::decode(seed)),
+            Group::Prefill => Ok(decode::prefill(seed)),
         }
     }
 }
@@ -135,10 +141,10 @@ struct Measured {
 }
 
 /// Times our work, and the peer's in turn with it.
-pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
+pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
     let begun = Instant::now();
     let seed = options.seed.unwrap_or(0);
-    let mut works = args.group.works(seed);
+    let mut works = args.group.works(seed, device)?;
     let names: Vec<String> = works.iter().map(|work| work.name()).collect();
     if let Some(unknown) = args.only.iter().find(|name| !names.contains(name)) {
         let message = format!("--only {unknown}: bench {} has {}", args.group.name(), names.join(", "));
@@ -157,9 +163,12 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
             for _ in 0..args.warmup {
                 work.run()?;
             }
+            // A GPU may still be at it.
+            device.sync()?;
             for _ in 0..args.repeats.get() {
                 let begun = Instant::now();
                 work.run()?;
+                device.sync()?;
                 measured.ours.push(begun.elapsed().as_secs_f64() / work.pieces() as f64);
             }
             if turn == 0 && index == 0 && work.amount().is_none() {
@@ -183,7 +192,7 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
 
     let settings = RunSettings {
         isa: isa::active().to_string(),
-        device: "cpu".into(),
+        device: device::name(device),
         threads: rayon::current_num_threads(),
         seed,
     };
@@ -195,6 +204,7 @@ pub fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
     limits::record(&mut result, &works, &measured)?;
     let beside = if args.peer.is_some() { ", a turn of the peer after each of ours" } else { "" };
     result.notes.push(format!("Medians of {} runs in each of {} turns{beside}.", args.repeats, args.turns));
+    result.notes.extend(device::note(device));
     result.finish(begun.elapsed().as_secs_f64());
     if let Some(path) = &args.out {
         result.write(path)?;

@@ -9,22 +9,29 @@ use lapidary_models::{Pass, parameters};
 use lapidary_train::{AdamWOptimizer, AdamWOptions};
 
 use super::Work;
+use crate::device;
 
 /// The decoder that `oracles/peers/` has too.
 pub const DECODER: DecoderConfig =
     DecoderConfig { vocabulary: 4096, positions: 256, width: 256, heads: 4, feed_forward: 1024, blocks: 6 };
 const ROWS: usize = 16;
 
-pub fn works(seed: u64) -> Vec<Box<dyn Work>> {
+/// In the precisions that the device has.
+pub fn works(seed: u64, device: &Device) -> Vec<Box<dyn Work>> {
     [Precision::F32, Precision::Bf16]
-        .map(|precision| Box::new(DecoderStep { precision, seed, state: None }) as Box<dyn Work>)
-        .into()
+        .into_iter()
+        .filter(|&precision| device::check(device, precision).is_ok())
+        .map(|precision| {
+            Box::new(DecoderStep { precision, seed, device: device.clone(), state: None }) as Box<dyn Work>
+        })
+        .collect()
 }
 
 /// One training step, again and again on the same random batch.
 struct DecoderStep {
     precision: Precision,
     seed: u64,
+    device: Device,
     state: Option<State>,
 }
 
@@ -44,7 +51,7 @@ impl Work for DecoderStep {
         let mut stream = Stream::new(self.seed, 0);
         let tokens = ROWS * DECODER.positions;
         self.state = Some(State {
-            model: Decoder::new(&DECODER, self.seed, &Device::flex().autodiff()),
+            model: Decoder::new(&DECODER, self.seed, &self.device.clone().autodiff()),
             optimizer: AdamWOptimizer::new(AdamWOptions::default()),
             ids: (0..tokens).map(|_| stream.below(DECODER.vocabulary) as u32).collect(),
             targets: (0..tokens).map(|_| stream.below(DECODER.vocabulary) as i64).collect(),
