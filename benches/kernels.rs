@@ -9,7 +9,8 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use lapidary_kernels::activation::{Activation, activate, activate_backward, gated, gated_backward};
 use lapidary_kernels::adamw::{AdamW, adamw_update};
 use lapidary_kernels::attention::{
-    AttentionOptions, AttentionShape, CachedOptions, CachedShape, attention, attention_backward, attention_cached,
+    AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention, attention_backward,
+    attention_cached,
 };
 use lapidary_kernels::batch_norm::{BatchNorm, Statistics, batch_norm, batch_norm_backward, channel_statistics};
 use lapidary_kernels::conv2d::{Conv2dShape, conv2d, conv2d_backward_input, conv2d_backward_weight};
@@ -110,11 +111,15 @@ fn attentions(c: &mut Criterion) {
             attention_backward(&q, &k, &v, &out, &sums, &dout, shape, &options, dq, dk, dv);
         });
     }
-    let shape = CachedShape { tokens: 1, past: 4095, capacity: 4096, heads: 16, kv_heads: 16, head_width: 64 };
-    let (q, keys, values) = (random(1024), random(4096 * 1024), random(4096 * 1024));
-    bench(&mut group, "cached", [1024], |[out]| {
-        attention_cached(&q, &keys, &values, shape, &CachedOptions::default(), out);
-    });
+    let mut cache = KeyValueCache::new(4096, 16, 64);
+    (0..4096).for_each(|position| cache.put(position, &random(1024), &random(1024)));
+    for tokens in [1, 64] {
+        let queries = random(tokens * 1024);
+        let new = NewTokens { queries: &queries, heads: 16, past: 4096 - tokens };
+        bench(&mut group, &format!("cached.{tokens}"), [queries.len()], |[out]| {
+            attention_cached(new, &cache, &CachedOptions::default(), out);
+        });
+    }
     group.finish();
 }
 

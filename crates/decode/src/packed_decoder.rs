@@ -1,7 +1,7 @@
 //! A decoder's weights as inference reads them, and the reading of many tokens at once.
 
 use burn::tensor::Tensor;
-use lapidary_kernels::attention::{CachedOptions, CachedShape, attention_cached};
+use lapidary_kernels::attention::{CachedOptions, KeyValueCache, NewTokens, attention_cached};
 use lapidary_kernels::embedding::gather;
 use lapidary_kernels::gelu::gelu;
 use lapidary_kernels::layer_norm::layer_norm;
@@ -105,7 +105,7 @@ impl PackedDecoder {
 
     /// An empty cache for one sequence of at most `capacity` tokens, or as many as the model has positions.
     pub fn cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.blocks.len(), capacity.min(self.positions.rows()), self.width)
+        KvCache::new(self.blocks.len(), capacity.min(self.positions.rows()), self.heads, self.width / self.heads)
     }
 
     /// Reads `ids` after those in the cache, on all threads, and adds them to it: logits `[N, V]`, or `[1, V]` of the last.
@@ -121,11 +121,10 @@ impl PackedDecoder {
         for (block, remembered) in self.blocks.iter().zip(&mut cache.blocks) {
             block.attention_norm.apply(&x, &mut normed);
             let rows = block.inputs.forward(&normed, None); // [N, 3 D]
-            remembered.put(&rows, past, cache.capacity, self.heads, width / self.heads);
+            remember(remembered, &rows, past, width);
             let queries: Vec<f32> = rows.chunks_exact(3 * width).flat_map(|row| &row[..width]).copied().collect();
-            let shape = self.shape(n, past, cache.capacity);
-            let options = CachedOptions::default();
-            attention_cached(&queries, &remembered.keys, &remembered.values, shape, &options, &mut mixed);
+            let new = NewTokens { queries: &queries, heads: self.heads, past };
+            attention_cached(new, remembered, &CachedOptions::default(), &mut mixed);
             x = block.output.forward(&mixed, Some(&x));
             block.feed_forward_norm.apply(&x, &mut normed);
             let inner = block.up.forward(&normed, None); // [N, F]
@@ -160,11 +159,6 @@ impl PackedDecoder {
         let positions: Vec<u32> = (past..past + ids.len()).map(|position| position as u32).collect();
         x.iter_mut().zip(self.positions.rows_of(&positions)).for_each(|(x, position)| *x += position);
         x
-    }
-
-    pub(crate) fn shape(&self, tokens: usize, past: usize, capacity: usize) -> CachedShape {
-        let heads = self.heads;
-        CachedShape { tokens, past, capacity, heads, kv_heads: heads, head_width: self.width / heads }
     }
 }
 
@@ -242,6 +236,13 @@ impl Dense {
         let mut y = vec![0.0; n * self.weight.output()];
         self.weight.forward(x, n, self.bias.as_deref(), residual, &mut y);
         y
+    }
+}
+
+/// Takes the keys and values of new tokens out of rows of queries, keys and values, each part `width` wide.
+pub(crate) fn remember(cache: &mut KeyValueCache, rows: &[f32], past: usize, width: usize) {
+    for (position, row) in (past..).zip(rows.chunks_exact(3 * width)) {
+        cache.put(position, &row[width..2 * width], &row[2 * width..]);
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use lapidary_kernels::attention::{CachedOptions, attention_cached_head};
+use lapidary_kernels::attention::{CachedOptions, NewTokens, attention_cached_head};
 use lapidary_kernels::gelu::gelu;
 use lapidary_kernels::packed::PackedLinear;
 use lapidary_kernels::team::Team;
 
 use crate::cache::KvCache;
 use crate::error::DecodeError;
-use crate::packed_decoder::{Dense, PackedDecoder};
+use crate::packed_decoder::{Dense, PackedDecoder, remember};
 
 /// What a step writes on the way, kept from one to the next.
 pub struct Stepper<'a> {
@@ -49,18 +49,15 @@ impl<'a> Stepper<'a> {
         let decoder = self.decoder;
         decoder.check(&[id], cache)?;
         let (past, head_width) = (cache.len, decoder.width / decoder.heads);
-        let shape = decoder.shape(1, past, cache.capacity);
         self.x.copy_from_slice(&decoder.embed(&[id], past));
         for (block, remembered) in decoder.blocks.iter().zip(&mut cache.blocks) {
             block.attention_norm.apply(&self.x, &mut self.normed);
             forward(&block.inputs, &self.normed, None, &mut self.inputs, team);
-            remembered.put(&self.inputs, past, cache.capacity, decoder.heads, head_width);
-            let queries = &self.inputs[..decoder.width];
-            let of_head = |head: usize| head * cache.capacity * head_width..(head + 1) * cache.capacity * head_width;
+            remember(remembered, &self.inputs, past, decoder.width);
+            let new = NewTokens { queries: &self.inputs[..decoder.width], heads: decoder.heads, past };
             team.split(&mut self.mixed, head_width, |columns, mixed| {
                 for (head, mixed) in (columns.start / head_width..).zip(mixed.chunks_exact_mut(head_width)) {
-                    let (keys, values) = (&remembered.keys[of_head(head)], &remembered.values[of_head(head)]);
-                    attention_cached_head(queries, keys, values, shape, &CachedOptions::default(), head, 0..1, mixed);
+                    attention_cached_head(new, remembered, &CachedOptions::default(), head, mixed);
                 }
             });
             forward(&block.output, &self.mixed, Some(&self.x), &mut self.next, team);

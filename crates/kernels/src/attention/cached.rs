@@ -1,37 +1,87 @@
 //! Attention of new tokens over a cache of keys and values, as decoding needs it: causal, forward only.
 //!
-//! A token's numbers are the same to the last bit however many tokens come with it: a query goes by itself through
-//! blocks of keys that begin at fixed positions, and each of its sums has a fixed order. Neither keys nor values are
-//! packed, which for one query would cost as much as using them.
+//! The cache keeps keys and values in the panels that the inner loops read, so that one new token costs no packing and
+//! many share what they read. A token's numbers are the same to the last bit however many come with it: each of its
+//! sums goes through the keys in their order, in blocks that begin at fixed positions.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{scale, with_scratch};
+use super::{scale, take, with_scratch};
 use crate::chunks::Shared;
-use crate::math::{exp, exponentials, fold, max, soft_cap};
+use crate::math::{exp, exponentials, max, soft_cap};
+use crate::panels::{for_height, padded};
 use crate::simd::{LANES, Simd, dispatch};
 
 /// Keys of a block.
 const KEYS: usize = 64;
 
-/// New tokens of a task: they share what a block of keys costs to bring into the cache.
-const TOKENS: usize = 16;
+/// New tokens of a task.
+const TOKENS: usize = 24;
 
-/// The shape of the new tokens' queries and output, `[tokens, heads * head_width]`, and of the caches of keys and
-/// values, each `[kv_heads, capacity, head_width]`, the new tokens' own included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CachedShape {
-    /// New tokens, at the positions from `past` on.
-    pub tokens: usize,
-    /// Tokens before them.
-    pub past: usize,
-    /// Tokens that the cache has room for: `past + tokens` or more.
-    pub capacity: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_width: usize,
+/// Rows of a tile at most, under any instruction set.
+const TALLEST: usize = 12;
+
+/// Keys and values of the tokens of one sequence.
+#[derive(Clone, Debug)]
+pub struct KeyValueCache {
+    /// `[kv_heads, capacity / LANES, head_width, LANES]`, the transpose of each head in panels.
+    keys: Vec<f32>,
+    /// `[kv_heads, head_width / LANES, capacity, LANES]`.
+    values: Vec<f32>,
+    capacity: usize,
+    kv_heads: usize,
+    head_width: usize,
+}
+
+impl KeyValueCache {
+    /// Room for `capacity` tokens.
+    pub fn new(capacity: usize, kv_heads: usize, head_width: usize) -> Self {
+        Self {
+            keys: vec![0.0; kv_heads * padded(capacity) * head_width],
+            values: vec![0.0; kv_heads * padded(head_width) * capacity],
+            capacity,
+            kv_heads,
+            head_width,
+        }
+    }
+
+    /// Tokens that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Sets the token at `position`: `key` and `value` `[kv_heads * head_width]`.
+    pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
+        let (heads, width) = (self.kv_heads, self.head_width);
+        assert!(position < self.capacity, "position {position} of {}", self.capacity);
+        assert!(key.len() == heads * width && value.len() == key.len(), "{heads} heads of {width}");
+        for head in 0..heads {
+            let panel = (head * padded(self.capacity) / LANES + position / LANES) * width * LANES;
+            for (k, key) in key[head * width..][..width].iter().enumerate() {
+                self.keys[panel + k * LANES + position % LANES] = *key;
+            }
+            for (panel, value) in value[head * width..][..width].chunks(LANES).enumerate() {
+                let at = ((head * padded(width) / LANES + panel) * self.capacity + position) * LANES;
+                self.values[at..at + value.len()].copy_from_slice(value);
+            }
+        }
+    }
+
+    /// The panels of a head's keys, each `[head_width, LANES]`.
+    #[inline(always)]
+    fn keys(&self, head: usize) -> &[[f32; LANES]] {
+        let size = padded(self.capacity) * self.head_width;
+        self.keys[head * size..][..size].as_chunks().0
+    }
+
+    /// The panels of a head's values, each `[capacity, LANES]`.
+    #[inline(always)]
+    fn values(&self, head: usize) -> &[[f32; LANES]] {
+        let size = padded(self.head_width) * self.capacity;
+        self.values[head * size..][..size].as_chunks().0
+    }
 }
 
 /// What cached attention computes beside the bare minimum: as [`AttentionOptions`](super::AttentionOptions), for
@@ -44,241 +94,348 @@ pub struct CachedOptions {
     pub soft_cap: Option<f32>,
 }
 
-/// `out = softmax(scale q kᵀ) v` for new tokens, each of which sees those before it and itself.
-pub fn attention_cached(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    shape: CachedShape,
-    options: &CachedOptions,
-    out: &mut [f32],
-) {
-    let CachedShape { tokens, past, capacity, heads, kv_heads, head_width } = shape;
-    let cache = kv_heads * capacity * head_width;
-    assert!(q.len() == tokens * heads * head_width && out.len() == q.len(), "queries of the shape {shape:?}");
-    assert!(keys.len() == cache && values.len() == cache, "caches of the shape {shape:?}");
+/// New tokens, which the cache holds already, at the positions from `past` on.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTokens<'a> {
+    /// `[tokens, heads * head_width]`.
+    pub queries: &'a [f32],
+    /// Query heads, a multiple of those of keys and values: head `h` belongs to `h / (heads / kv_heads)`.
+    pub heads: usize,
+    /// Tokens before them.
+    pub past: usize,
+}
+
+/// `out = softmax(scale q kᵀ) v` for new tokens, each of which sees those before it and itself: `out` has the shape of
+/// the queries.
+pub fn attention_cached(new: NewTokens, cache: &KeyValueCache, options: &CachedOptions, out: &mut [f32]) {
+    let call = Call::new(new, cache, options);
+    assert_eq!(out.len(), new.queries.len(), "an output for each query");
     if out.is_empty() {
         return;
     }
-    let (group, blocks) = (heads / kv_heads, tokens.div_ceil(TOKENS));
+    let blocks = call.tokens.div_ceil(TOKENS);
     let out = Shared::new(out);
     let task = |task: usize| {
         let (kv_head, block) = (task / blocks, task % blocks);
-        let tokens = block * TOKENS..tokens.min((block + 1) * TOKENS);
-        let cache = kv_head * capacity * head_width..(kv_head + 1) * capacity * head_width;
-        let width = group * head_width;
-        with_scratch(tokens.len() * width, |part| {
-            let (keys, values) = (&keys[cache.clone()], &values[cache]);
-            attention_cached_head(q, keys, values, shape, options, kv_head, tokens.clone(), part);
-            for (token, part) in tokens.zip(part.chunks_exact(width)) {
-                // SAFETY: no two tasks have a token and a head in common.
-                let out = unsafe { out.slice(token * heads * head_width + kv_head * width, width) };
-                out.copy_from_slice(part);
-            }
-        });
+        let tokens = block * TOKENS..call.tokens.min((block + 1) * TOKENS);
+        let place = Place { out: &out, first: call.row(tokens.start, kv_head), stride: new.heads * cache.head_width };
+        run(&call, kv_head, tokens, place);
     };
     // Below this many multiplications waking other threads costs more than it saves.
-    if tokens * (past + tokens) * heads * head_width < 1 << 16 {
-        (0..kv_heads * blocks).for_each(task);
+    if (new.past + call.tokens) * new.queries.len() < 1 << 16 {
+        (0..cache.kv_heads * blocks).for_each(task);
     } else {
-        (0..kv_heads * blocks).into_par_iter().for_each(task);
+        (0..cache.kv_heads * blocks).into_par_iter().with_max_len(1).for_each(task);
     }
 }
 
-/// The part of [`attention_cached`] that belongs to one head of keys and values and some of the new `tokens`, counted
-/// from 0, on the calling thread.
-///
-/// `q` is whole; `keys` and `values` are those of the head, `[capacity, head_width]`; `out`
-/// `[tokens, heads / kv_heads * head_width]` are the outputs of the query heads that share them.
+/// The part of [`attention_cached`] that belongs to one head of keys and values, on the calling thread: `out`
+/// `[tokens, heads / kv_heads * head_width]` is that of the query heads that share them.
 pub fn attention_cached_head(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    shape: CachedShape,
+    new: NewTokens,
+    cache: &KeyValueCache,
     options: &CachedOptions,
     kv_head: usize,
-    tokens: Range<usize>,
     out: &mut [f32],
 ) {
-    let CachedShape { tokens: count, past, capacity, heads, kv_heads, head_width } = shape;
-    assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && kv_head < kv_heads, "whole groups of heads: {shape:?}");
-    assert!(past + count <= capacity && tokens.end <= count, "tokens within the cache: {shape:?}");
-    assert_eq!(q.len(), count * heads * head_width, "queries of the shape {shape:?}");
-    assert!(keys.len() == capacity * head_width && values.len() == keys.len(), "a head's cache of the shape {shape:?}");
-    assert_eq!(out.len(), tokens.len() * heads / kv_heads * head_width, "the outputs of some tokens and heads");
+    let call = Call::new(new, cache, options);
+    let stride = call.group * cache.head_width;
+    assert!(kv_head < cache.kv_heads, "head {kv_head} of {}", cache.kv_heads);
+    assert_eq!(out.len(), call.tokens * stride, "the outputs of a head's queries");
     if !out.is_empty() {
-        head(q, keys, values, shape, options, kv_head, tokens, out);
+        run(&call, kv_head, 0..call.tokens, Place { out: &Shared::new(out), first: 0, stride });
     }
 }
 
-dispatch!(
-    head = head_body(
-        q: &[f32],
-        keys: &[f32],
-        values: &[f32],
-        shape: CachedShape,
-        options: &CachedOptions,
-        kv_head: usize,
-        tokens: Range<usize>,
-        out: &mut [f32],
-    )
-);
+/// What all tasks of a call share.
+struct Call<'a> {
+    new: NewTokens<'a>,
+    cache: &'a KeyValueCache,
+    window: Option<usize>,
+    scale: f32,
+    soft_cap: Option<f32>,
+    tokens: usize,
+    /// Query heads of a head of keys and values.
+    group: usize,
+}
+
+impl<'a> Call<'a> {
+    fn new(new: NewTokens<'a>, cache: &'a KeyValueCache, options: &CachedOptions) -> Self {
+        let (heads, kv_heads, width) = (new.heads, cache.kv_heads, cache.head_width);
+        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "whole groups of heads: {heads} of {kv_heads}");
+        let tokens = new.queries.len().checked_div(heads * width).unwrap_or(0);
+        assert_eq!(new.queries.len(), tokens * heads * width, "queries of {heads} heads of {width}");
+        assert!(new.past + tokens <= cache.capacity, "{tokens} tokens after {} in {}", new.past, cache.capacity);
+        Self {
+            new,
+            cache,
+            window: options.window,
+            scale: scale(options.scale, width),
+            soft_cap: options.soft_cap,
+            tokens,
+            group: heads / kv_heads,
+        }
+    }
+
+    /// Where the queries of a token that belong to a head of keys begin.
+    #[inline(always)]
+    fn row(&self, token: usize, kv_head: usize) -> usize {
+        (token * self.new.heads + kv_head * self.group) * self.cache.head_width
+    }
+
+    /// The positions that a token sees.
+    #[inline(always)]
+    fn seen(&self, token: usize) -> Range<usize> {
+        let end = self.new.past + token + 1;
+        end.saturating_sub(self.window.unwrap_or(usize::MAX))..end
+    }
+}
+
+/// Where a task writes: the heads of its first token, and from one token to the next.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    out: &'a Shared<'a>,
+    first: usize,
+    stride: usize,
+}
+
+/// All queries of some tokens that share a head of keys.
+fn run(call: &Call, kv_head: usize, tokens: Range<usize>, place: Place) {
+    let width = call.cache.head_width;
+    with_scratch(TALLEST * (width + KEYS + padded(width)), |scratch| head(call, kv_head, tokens, scratch, place));
+}
+
+dispatch!(head = head_body(call: &Call, kv_head: usize, tokens: Range<usize>, scratch: &mut [f32], place: Place));
 
 #[inline(always)]
-fn head_body<S: Simd>(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    shape: CachedShape,
-    options: &CachedOptions,
+fn head_body<S: Simd>(call: &Call, kv_head: usize, tokens: Range<usize>, mut scratch: &mut [f32], place: Place) {
+    let (width, group) = (call.cache.head_width, call.group);
+    let queries = take(&mut scratch, TALLEST * width);
+    let scores = take(&mut scratch, TALLEST * KEYS);
+    let mixed = take(&mut scratch, TALLEST * padded(width));
+    // A row is a token's query of one head: token after token, and of each the heads of the group.
+    let rows = tokens.len() * group;
+    for first in (0..rows).step_by(S::TILE) {
+        let height = S::TILE.min(rows - first);
+        for (row, query) in (first..).zip(queries.chunks_exact_mut(width).take(height)) {
+            let at = call.row(tokens.start + row / group, kv_head) + row % group * width;
+            query.iter_mut().zip(&call.new.queries[at..]).for_each(|(to, q)| *to = q * call.scale);
+        }
+        let seen: [Range<usize>; TALLEST] =
+            std::array::from_fn(
+                |row| {
+                    if row < height { call.seen(tokens.start + (first + row) / group) } else { 0..0 }
+                },
+            );
+        let sums = tile::<S>(call, kv_head, &seen[..height], queries, scores, mixed);
+        for (row, sum) in (first..first + height).zip(sums) {
+            let at = place.first + row / group * place.stride + row % group * width;
+            // SAFETY: no two tasks have a token and a head in common.
+            let out = unsafe { place.out.slice(at, width) };
+            // A query that sees no key gets 0.
+            let inverse = if seen[row - first].is_empty() { 0.0 } else { 1.0 / sum };
+            let mixed = &mixed[(row - first) * padded(width)..];
+            out.iter_mut().zip(mixed).for_each(|(out, mixed)| *out = mixed * inverse);
+        }
+    }
+}
+
+/// The mixed values of some rows, each a part of `mixed` `[rows, padded head width]`, and what they are to be divided by.
+#[inline(always)]
+fn tile<S: Simd>(
+    call: &Call,
     kv_head: usize,
-    tokens: Range<usize>,
-    out: &mut [f32],
-) {
-    let CachedShape { past, heads, kv_heads, head_width, .. } = shape;
-    let group = heads / kv_heads;
-    let scale = scale(options.scale, head_width);
-    // The positions that a token sees, which move on from one token to the next.
-    let seen = |token: usize| {
-        let end = past + token + 1;
-        end.saturating_sub(options.window.unwrap_or(usize::MAX))..end
-    };
-    let mut states = vec![(f32::NEG_INFINITY, 0f32); tokens.len() * group];
-    out.fill(0.0);
-    let (first, last) = (seen(tokens.start).start, seen(tokens.end - 1).end);
+    seen: &[Range<usize>],
+    queries: &[f32],
+    scores: &mut [f32],
+    mixed: &mut [f32],
+) -> [f32; TALLEST] {
+    let stride = padded(call.cache.head_width);
+    let (mut largest, mut sums) = ([f32::NEG_INFINITY; TALLEST], [0f32; TALLEST]);
+    mixed.fill(0.0);
+    // Later rows see later keys.
+    let (first, last) = (seen[0].start, seen[seen.len() - 1].end);
     for block in (first / KEYS * KEYS..last).step_by(KEYS) {
-        let rows = states.chunks_exact_mut(group).zip(out.chunks_exact_mut(group * head_width)).zip(tokens.clone());
-        for ((states, out), token) in rows {
-            let seen = seen(token);
-            let here = seen.start.max(block)..seen.end.min(block + KEYS);
+        let here = |row: usize| seen[row].start.max(block)..seen[row].end.min(block + KEYS);
+        products::<S>(
+            call.cache,
+            kv_head,
+            block,
+            first.max(block)..last.min(block + KEYS),
+            seen.len(),
+            queries,
+            scores,
+        );
+        for row in 0..seen.len() {
+            let here = here(row);
             if here.is_empty() {
                 continue;
             }
-            let (keys, values) = (&keys[here.start * head_width..], &values[here.start * head_width..]);
-            let heads_of_token = &q[(token * heads + kv_head * group) * head_width..];
-            let heads = heads_of_token.chunks_exact(head_width).zip(out.chunks_exact_mut(head_width));
-            for ((q, out), (largest, sum)) in heads.zip(states) {
-                let mut scores = [f32::NEG_INFINITY; KEYS];
-                let visible = here.start - block..here.end - block;
-                products::<S>(q, keys, scale, &mut scores[visible.clone()]);
-                if let Some(cap) = options.soft_cap {
-                    soft_cap::<S>(&mut scores[visible.clone()], cap);
-                }
-                let before = *largest;
-                *largest = before.max(max(&scores));
-                // Scores of minus infinity only weigh nothing so far, and 0 / 0 if there are no others.
-                let shift = if *largest == f32::NEG_INFINITY { 0.0 } else { *largest };
-                let block_sum = exponentials::<S>(&mut scores, shift);
-                if before < *largest && before > f32::NEG_INFINITY {
-                    let factor = exp::<S>(before - shift);
-                    *sum *= factor;
-                    out.iter_mut().for_each(|out| *out *= factor);
-                }
-                *sum += block_sum;
-                mix::<S>(&scores[visible], values, out);
+            let scores = &mut scores[row * KEYS..][..KEYS];
+            let visible = here.start - block..here.end - block;
+            if let Some(cap) = call.soft_cap {
+                soft_cap::<S>(&mut scores[visible.clone()], cap);
+            }
+            scores[..visible.start].fill(f32::NEG_INFINITY);
+            let end = visible.end.next_multiple_of(LANES);
+            scores[visible.end..end].fill(f32::NEG_INFINITY);
+            let scores = &mut scores[..end];
+            let before = largest[row];
+            let now = before.max(max(scores));
+            // Scores of minus infinity only weigh nothing so far, and 0 / 0 if there are no others.
+            let shift = if now == f32::NEG_INFINITY { 0.0 } else { now };
+            let sum = exponentials::<S>(scores, shift);
+            if before < now && before > f32::NEG_INFINITY {
+                let factor = exp::<S>(before - shift);
+                sums[row] *= factor;
+                mixed[row * stride..][..stride].iter_mut().for_each(|mixed| *mixed *= factor);
+            }
+            largest[row] = now;
+            sums[row] += sum;
+        }
+        let all = (0..seen.len()).map(here).reduce(|a, b| a.start.max(b.start)..a.end.min(b.end)).expect("a row");
+        for row in 0..seen.len() {
+            let here = here(row);
+            let alone = if all.is_empty() { here } else { here.start..all.start };
+            mix::<S>(call.cache, kv_head, block, alone, row..row + 1, scores, mixed);
+        }
+        mix::<S>(call.cache, kv_head, block, all.clone(), 0..seen.len(), scores, mixed);
+        for row in (0..seen.len()).filter(|_| !all.is_empty()) {
+            mix::<S>(call.cache, kv_head, block, all.end..here(row).end, row..row + 1, scores, mixed);
+        }
+    }
+    sums
+}
+
+/// Panels that few rows use at a time: enough sums for the multipliers not to wait for each other.
+const fn side_by_side(height: usize) -> usize {
+    match height {
+        1 => 4,
+        2 | 3 => 2,
+        _ => 1,
+    }
+}
+
+/// `scores[row, j - block] = queries[row] · keys[j]` for the panels that hold `keys`.
+#[inline(always)]
+fn products<S: Simd>(
+    cache: &KeyValueCache,
+    kv_head: usize,
+    block: usize,
+    keys: Range<usize>,
+    height: usize,
+    queries: &[f32],
+    scores: &mut [f32],
+) {
+    let width = cache.head_width;
+    let packed = cache.keys(kv_head);
+    let panels = keys.start / LANES..keys.end.div_ceil(LANES);
+    for_height!(height, S::TILE, HEIGHT => {
+        const PANELS: usize = side_by_side(HEIGHT);
+        let rest = panels.end - panels.len() % PANELS;
+        for panel in (panels.start..rest).step_by(PANELS) {
+            score::<S, HEIGHT, PANELS>(packed, width, panel, panel * LANES - block, queries, scores);
+        }
+        for panel in rest..panels.end {
+            score::<S, HEIGHT, 1>(packed, width, panel, panel * LANES - block, queries, scores);
+        }
+    });
+}
+
+#[inline(always)]
+fn score<S: Simd, const HEIGHT: usize, const PANELS: usize>(
+    packed: &[[f32; LANES]],
+    width: usize,
+    panel: usize,
+    column: usize,
+    queries: &[f32],
+    scores: &mut [f32],
+) {
+    let keys: [&[[f32; LANES]]; PANELS] = std::array::from_fn(|i| &packed[(panel + i) * width..][..width]);
+    // SAFETY, of all blocks here and below: kernels are instantiated for a set by `dispatch`, where the processor has it.
+    let mut sums = [[unsafe { S::splat(0.0) }; HEIGHT]; PANELS];
+    add_products::<S, HEIGHT, PANELS>(queries, width, keys, &mut sums);
+    for (i, sums) in sums.into_iter().enumerate() {
+        for (row, sum) in sums.into_iter().enumerate() {
+            let to = scores[row * KEYS + column + i * LANES..].first_chunk_mut().expect("a panel of scores");
+            unsafe { S::store(sum, to) };
+        }
+    }
+}
+
+/// `mixed[row] += Σ_j scores[row, j - block] values[j]` over `keys`, in their order.
+#[inline(always)]
+fn mix<S: Simd>(
+    cache: &KeyValueCache,
+    kv_head: usize,
+    block: usize,
+    keys: Range<usize>,
+    rows: Range<usize>,
+    scores: &[f32],
+    mixed: &mut [f32],
+) {
+    if keys.is_empty() {
+        return;
+    }
+    let stride = padded(cache.head_width);
+    let values = cache.values(kv_head);
+    let weights = &scores[rows.start * KEYS + keys.start - block..];
+    let mixed = &mut mixed[rows.start * stride..];
+    let panels = stride / LANES;
+    for_height!(rows.len(), S::TILE, HEIGHT => {
+        const PANELS: usize = side_by_side(HEIGHT);
+        let rest = panels - panels % PANELS;
+        for panel in (0..rest).step_by(PANELS) {
+            mix_panels::<S, HEIGHT, PANELS>(values, cache.capacity, keys.clone(), panel, weights, mixed, stride);
+        }
+        for panel in rest..panels {
+            mix_panels::<S, HEIGHT, 1>(values, cache.capacity, keys.clone(), panel, weights, mixed, stride);
+        }
+    });
+}
+
+#[inline(always)]
+fn mix_panels<S: Simd, const HEIGHT: usize, const PANELS: usize>(
+    values: &[[f32; LANES]],
+    capacity: usize,
+    keys: Range<usize>,
+    panel: usize,
+    weights: &[f32],
+    mixed: &mut [f32],
+    stride: usize,
+) {
+    let values: [&[[f32; LANES]]; PANELS] = std::array::from_fn(|i| &values[(panel + i) * capacity..][keys.clone()]);
+    let at = |row: usize, i: usize| row * stride + (panel + i) * LANES;
+    let mut sums: [[S::Lanes; HEIGHT]; PANELS] = std::array::from_fn(|i| {
+        std::array::from_fn(|row| unsafe { S::load(mixed[at(row, i)..].first_chunk().expect("a panel")) })
+    });
+    add_products::<S, HEIGHT, PANELS>(weights, KEYS, values, &mut sums);
+    for (i, sums) in sums.into_iter().enumerate() {
+        for (row, sum) in sums.into_iter().enumerate() {
+            unsafe { S::store(sum, mixed[at(row, i)..].first_chunk_mut().expect("a panel")) };
+        }
+    }
+}
+
+/// `sums[i][row] += Σ_k a[row * stride + k] b[i][k]`, each in the order of `k`.
+#[inline(always)]
+fn add_products<S: Simd, const HEIGHT: usize, const PANELS: usize>(
+    a: &[f32],
+    stride: usize,
+    b: [&[[f32; LANES]]; PANELS],
+    sums: &mut [[S::Lanes; HEIGHT]; PANELS],
+) {
+    let depth = b[0].len();
+    assert!(b.iter().all(|b| b.len() == depth), "panels of one depth");
+    assert!(depth == 0 || a.len() >= (HEIGHT - 1) * stride + depth, "the rows of the left factor");
+    for k in 0..depth {
+        for (b, sums) in b.iter().zip(&mut *sums) {
+            let b = unsafe { S::load(&b[k]) };
+            for (row, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: row < HEIGHT and k < depth, for which the assertion has the place.
+                let a = unsafe { *a.get_unchecked(row * stride + k) };
+                *sum = unsafe { S::mul_add(S::splat(a), b, *sum) };
             }
         }
     }
-    if options.window == Some(0) {
-        return;
-    }
-    for ((_, sum), out) in states.iter().zip(out.chunks_exact_mut(head_width)) {
-        let inverse = 1.0 / sum;
-        out.iter_mut().for_each(|out| *out *= inverse);
-    }
-}
-
-/// `scores[j] = scale q · keys[j]`.
-#[inline(always)]
-fn products<S: Simd>(q: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
-    /// Keys at a time, enough for the multipliers not to wait for each other. A product is the same in any number.
-    const KEYS: usize = 4;
-    let width = q.len();
-    let (fours, rest) = scores.as_chunks_mut::<KEYS>();
-    let (keys, last_keys) = keys[..(KEYS * fours.len() + rest.len()) * width].split_at(KEYS * fours.len() * width);
-    for (scores, keys) in fours.iter_mut().zip(keys.chunks_exact(KEYS * width)) {
-        *scores = dots::<S, KEYS>(q, keys).map(|dot| scale * dot);
-    }
-    for (score, key) in rest.iter_mut().zip(last_keys.chunks_exact(width)) {
-        *score = scale * dots::<S, 1>(q, key)[0];
-    }
-}
-
-/// The products of `q` with `N` rows.
-#[inline(always)]
-fn dots<S: Simd, const N: usize>(q: &[f32], rows: &[f32]) -> [f32; N] {
-    let width = q.len();
-    let rows: [&[f32]; N] = std::array::from_fn(|n| &rows[n * width..][..width]);
-    // SAFETY, of all blocks: kernels are instantiated for a set by `dispatch`, where the processor has it.
-    let mut sums = [unsafe { S::splat(0.0) }; N];
-    let (chunks, rest) = q.as_chunks::<LANES>();
-    for (i, q) in chunks.iter().enumerate() {
-        let q = unsafe { S::load(q) };
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            *sum = unsafe { S::mul_add(q, S::load(&row.as_chunks::<LANES>().0[i]), *sum) };
-        }
-    }
-    if !rest.is_empty() {
-        let q = unsafe { S::load(&edge(rest)) };
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            *sum = unsafe { S::mul_add(q, S::load(&edge(&row[width - rest.len()..])), *sum) };
-        }
-    }
-    sums.map(|sum| {
-        let mut lanes = [0.0; LANES];
-        unsafe { S::store(sum, &mut lanes) };
-        fold(lanes, |a, b| a + b)
-    })
-}
-
-/// `out += Σ_j weights[j] values[j]`, in the order of `j`.
-#[inline(always)]
-fn mix<S: Simd>(weights: &[f32], values: &[f32], out: &mut [f32]) {
-    /// Panels at a time, for the same reason as above.
-    const PANELS: usize = 4;
-    let width = out.len();
-    let mut column = 0;
-    while column + PANELS * LANES <= width {
-        mix_panels::<S, PANELS>(weights, &values[column..], width, &mut out[column..]);
-        column += PANELS * LANES;
-    }
-    while column + LANES <= width {
-        mix_panels::<S, 1>(weights, &values[column..], width, &mut out[column..]);
-        column += LANES;
-    }
-    if column < width {
-        let mut last = edge(&out[column..]);
-        for (j, weight) in weights.iter().enumerate() {
-            let values = edge(&values[j * width + column..(j + 1) * width]);
-            // SAFETY: kernels are instantiated for a set by `dispatch`, where the processor has it.
-            unsafe { S::store(S::mul_add(S::splat(*weight), S::load(&values), S::load(&last)), &mut last) };
-        }
-        out[column..].copy_from_slice(&last[..width - column]);
-    }
-}
-
-/// [`mix`] of `PANELS * LANES` columns of rows of `stride`.
-#[inline(always)]
-fn mix_panels<S: Simd, const PANELS: usize>(weights: &[f32], values: &[f32], stride: usize, out: &mut [f32]) {
-    let out = out.as_chunks_mut::<LANES>().0;
-    // SAFETY, of all blocks: kernels are instantiated for a set by `dispatch`, where the processor has it.
-    let mut sums: [S::Lanes; PANELS] = std::array::from_fn(|panel| unsafe { S::load(&out[panel]) });
-    for (j, weight) in weights.iter().enumerate() {
-        let row = values[j * stride..].as_chunks::<LANES>().0;
-        let weight = unsafe { S::splat(*weight) };
-        for (panel, sum) in sums.iter_mut().enumerate() {
-            *sum = unsafe { S::mul_add(weight, S::load(&row[panel]), *sum) };
-        }
-    }
-    for (sum, out) in sums.into_iter().zip(out) {
-        unsafe { S::store(sum, out) };
-    }
-}
-
-/// Fewer than [`LANES`] numbers, filled up with zeros.
-#[inline(always)]
-fn edge(x: &[f32]) -> [f32; LANES] {
-    let mut lanes = [0.0; LANES];
-    lanes[..x.len()].copy_from_slice(x);
-    lanes
 }

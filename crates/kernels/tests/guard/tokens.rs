@@ -3,7 +3,8 @@
 use lapidary_kernels::activation::{Activation, activate, activate_backward, gated, gated_backward};
 use lapidary_kernels::adamw::{AdamW, adamw_update};
 use lapidary_kernels::attention::{
-    AttentionOptions, AttentionShape, CachedOptions, CachedShape, attention, attention_backward, attention_cached,
+    AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention, attention_backward,
+    attention_cached,
 };
 use lapidary_kernels::cross_entropy::cross_entropy;
 use lapidary_kernels::dropout::dropout;
@@ -196,10 +197,15 @@ fn attention_stays_inside() {
             });
         }
         let tokens = length.min(5);
-        let shape = CachedShape { tokens, past: length - tokens, capacity: rows * length, heads, kv_heads, head_width };
         let q = &q[..tokens * heads * head_width];
-        check("attention_cached", [q, &k, &v], [q.len()], |[q, keys, values], [out]| {
-            attention_cached(q, keys, values, shape, &CachedOptions::default(), out);
+        check("attention_cached", [q, &k, &v], [q.len()], |[queries, keys, values], [out]| {
+            let mut cache = KeyValueCache::new(length, kv_heads, head_width);
+            let width = kv_heads * head_width;
+            for (position, (key, value)) in keys.chunks(width).zip(values.chunks(width)).enumerate().take(length) {
+                cache.put(position, key, value);
+            }
+            let new = NewTokens { queries, heads, past: length - tokens };
+            attention_cached(new, &cache, &CachedOptions::default(), out);
         });
         let (frequencies, positions) = (Rotary::new(1e4, head_width).frequencies, Vec::from_iter(0..rows * length));
         check("rotate", [&k], [keys], |[x], [y]| rotate(x, &frequencies, &positions, y));

@@ -1,60 +1,54 @@
 use lapidary_kernels::attention::{
-    AttentionOptions, AttentionShape, CachedOptions, CachedShape, attention, attention_cached, attention_cached_head,
+    AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention, attention_cached,
+    attention_cached_head,
 };
 use lapidary_kernels::mask::Mask;
 use proptest::prelude::*;
 
 use super::{assert_close, random};
 
-/// A sequence's queries, and caches in which what lies beyond its end is not a number.
+/// A sequence's queries, keys and values, and a cache in which what lies beyond its end is not a number.
 struct Sequence {
+    shape: AttentionShape,
     q: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    shape: CachedShape,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    cache: KeyValueCache,
 }
 
 impl Sequence {
     fn new(length: usize, kv_heads: usize, group: usize, head_width: usize) -> Self {
-        let capacity = length + 3;
-        let cache = |seed| {
-            let mut cache = random(kv_heads * capacity * head_width, seed);
-            cache.chunks_mut(capacity * head_width).for_each(|head| head[length * head_width..].fill(f32::NAN));
-            cache
-        };
-        let heads = kv_heads * group;
-        Self {
-            q: random(length * heads * head_width, 1),
-            keys: cache(2),
-            values: cache(3),
-            shape: CachedShape { tokens: length, past: 0, capacity, heads, kv_heads, head_width },
+        let shape = AttentionShape { rows: 1, length, heads: kv_heads * group, kv_heads, head_width };
+        let (k, v) = (random(shape.key_len(), 2), random(shape.key_len(), 3));
+        let mut cache = KeyValueCache::new(length + 3, kv_heads, head_width);
+        let nothing = vec![f32::NAN; kv_heads * head_width];
+        for position in 0..length + 3 {
+            let of = |rows: &'_ [f32]| rows.chunks(kv_heads * head_width).nth(position).map(<[f32]>::to_vec);
+            let [key, value] = [&k, &v].map(|rows| of(rows).unwrap_or_else(|| nothing.clone()));
+            cache.put(position, &key, &value);
         }
+        Self { shape, q: random(shape.query_len(), 1), k, v, cache }
+    }
+
+    fn new_tokens(&self, past: usize, tokens: usize) -> NewTokens<'_> {
+        let width = self.shape.heads * self.shape.head_width;
+        NewTokens { queries: &self.q[past * width..][..tokens * width], heads: self.shape.heads, past }
     }
 
     /// The output of some tokens, given the cache of all before.
     fn run(&self, past: usize, tokens: usize, options: &CachedOptions) -> Vec<f32> {
-        let width = self.shape.heads * self.shape.head_width;
-        let mut out = vec![f32::NAN; tokens * width];
-        let q = &self.q[past * width..][..tokens * width];
-        attention_cached(q, &self.keys, &self.values, CachedShape { tokens, past, ..self.shape }, options, &mut out);
+        let new = self.new_tokens(past, tokens);
+        let mut out = vec![f32::NAN; new.queries.len()];
+        attention_cached(new, &self.cache, options, &mut out);
         out
     }
 
     /// What ordinary attention gives.
     fn expected(&self, options: &CachedOptions) -> Vec<f32> {
-        let CachedShape { tokens: length, capacity, heads, kv_heads, head_width, .. } = self.shape;
-        let tokens = |cache: &[f32]| {
-            let mut rows = Vec::new();
-            for (token, head) in (0..length).flat_map(|token| (0..kv_heads).map(move |head| (token, head))) {
-                rows.extend(&cache[(head * capacity + token) * head_width..][..head_width]);
-            }
-            rows
-        };
-        let shape = AttentionShape { rows: 1, length, heads, kv_heads, head_width };
         let mask = Mask { window: options.window, ..Mask::causal() };
         let all = AttentionOptions { mask, rotary: None, scale: options.scale, soft_cap: options.soft_cap };
         let mut out = vec![0.0; self.q.len()];
-        attention(&self.q, &tokens(&self.keys), &tokens(&self.values), shape, &all, &mut out, None);
+        attention(&self.q, &self.k, &self.v, self.shape, &all, &mut out, None);
         out
     }
 }
@@ -86,20 +80,31 @@ proptest! {
 }
 
 #[test]
-fn a_head_and_some_tokens_by_themselves() {
+fn a_head_by_itself() {
     let sequence = Sequence::new(70, 2, 3, 20);
     let whole = sequence.run(0, 70, &CachedOptions::default());
-    let cache = sequence.shape.capacity * 20;
     let mut out = vec![f32::NAN; 5 * 60];
-    let (keys, values) = (&sequence.keys[cache..], &sequence.values[cache..]);
-    attention_cached_head(&sequence.q, keys, values, sequence.shape, &CachedOptions::default(), 1, 61..66, &mut out);
+    attention_cached_head(sequence.new_tokens(61, 5), &sequence.cache, &CachedOptions::default(), 1, &mut out);
     for (token, out) in (61..66).zip(out.chunks(60)) {
         assert_eq!(out, &whole[token * 120 + 60..][..60]);
     }
 }
 
+/// What is not a number reaches the tokens that see it and no others.
+#[test]
+fn nan_stays_where_it_is_seen() {
+    let mut sequence = Sequence::new(90, 1, 2, 17);
+    let before = sequence.run(0, 90, &CachedOptions::default());
+    let row = |rows: &[f32], position: usize| rows[position * 17..][..17].to_vec();
+    sequence.cache.put(40, &row(&sequence.k, 40), &[f32::NAN; 17]);
+    let after = sequence.run(0, 90, &CachedOptions::default());
+    for (token, (before, after)) in before.chunks(34).zip(after.chunks(34)).enumerate() {
+        assert!(if token < 40 { before == after } else { after.iter().all(|out| out.is_nan()) }, "token {token}");
+    }
+}
+
 #[test]
 fn no_tokens() {
-    let shape = CachedShape { tokens: 0, past: 2, capacity: 3, heads: 2, kv_heads: 1, head_width: 4 };
-    attention_cached(&[], &[0.0; 12], &[0.0; 12], shape, &CachedOptions::default(), &mut []);
+    let new = NewTokens { queries: &[], heads: 2, past: 2 };
+    attention_cached(new, &KeyValueCache::new(3, 1, 4), &CachedOptions::default(), &mut []);
 }

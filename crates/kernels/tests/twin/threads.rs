@@ -6,7 +6,8 @@ use lapidary_kernels::{
     activation::{Activation, activate, activate_backward, gated, gated_backward},
     adamw::{AdamW, adamw_update},
     attention::{
-        AttentionOptions, AttentionShape, CachedOptions, CachedShape, attention, attention_backward, attention_cached,
+        AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention, attention_backward,
+        attention_cached,
     },
     batch_norm::{BatchNorm, Statistics, batch_norm, batch_norm_backward, channel_statistics},
     conv2d::{Conv2dShape, conv2d, conv2d_backward_input, conv2d_backward_weight},
@@ -176,8 +177,12 @@ fn results() -> Vec<u32> {
             attention_backward(q, k, v, out, log_sums, q, shape, &options, dq, dk, dv);
         });
     }
-    let shape = CachedShape { tokens: 150, past: 150, capacity: 300, heads: 10, kv_heads: 5, head_width: 20 };
-    run(n * input, &|out| attention_cached(&x, &w[..30_000], &dy[..30_000], shape, &CachedOptions::default(), out));
+    let mut cache = KeyValueCache::new(300, 5, 20);
+    for (position, (key, value)) in w.chunks(100).zip(dy.chunks(100)).enumerate().take(300) {
+        cache.put(position, key, value);
+    }
+    let new = NewTokens { queries: &x, heads: 10, past: 150 };
+    run(n * input, &|out| attention_cached(new, &cache, &CachedOptions::default(), out));
     all
 }
 
