@@ -5,11 +5,11 @@ use std::ops::Range;
 use lapidary_kernels::attention::{CachedOptions, NewTokens, attention_cached_head};
 use lapidary_kernels::gelu::gelu;
 use lapidary_kernels::packed::PackedLinear;
-use lapidary_kernels::team::Team;
+use lapidary_kernels::team::{Ahead, Team, part};
 
 use crate::cache::KvCache;
 use crate::error::DecodeError;
-use crate::packed_decoder::{Dense, PackedDecoder, remember};
+use crate::packed_decoder::{Dense, PackedDecoder};
 
 /// What a step writes on the way, kept from one to the next.
 pub struct Stepper<'a> {
@@ -50,36 +50,75 @@ impl<'a> Stepper<'a> {
         decoder.check(&[id], cache)?;
         let (past, head_width) = (cache.len, decoder.width / decoder.heads);
         self.x.copy_from_slice(&decoder.embed(&[id], past));
-        for (block, remembered) in decoder.blocks.iter().zip(&mut cache.blocks) {
+        let size = team.size();
+        let ahead = |dense: &Dense, index: usize| {
+            dense.weight.ahead(part(dense.weight.output(), PackedLinear::PANEL, index, size))
+        };
+        let afterwards = decoder.blocks.iter().skip(1).map(|block| &block.inputs).chain([&decoder.output]);
+        for ((block, after), remembered) in decoder.blocks.iter().zip(afterwards).zip(&mut cache.blocks) {
             block.attention_norm.apply(&self.x, &mut self.normed);
-            forward(&block.inputs, &self.normed, None, &mut self.inputs, team);
-            remember(remembered, &self.inputs, past, decoder.width);
-            let new = NewTokens { queries: &self.inputs[..decoder.width], heads: decoder.heads, past };
-            team.split(&mut self.mixed, head_width, |columns, mixed| {
-                for (head, mixed) in (columns.start / head_width..).zip(mixed.chunks_exact_mut(head_width)) {
-                    attention_cached_head(new, remembered, &CachedOptions::default(), head, mixed);
-                }
-            });
-            forward(&block.output, &self.mixed, Some(&self.x), &mut self.next, team);
+            let (normed, heads, outputs) = (&self.normed, remembered.heads_mut(), self.inputs.len());
+            team.split(
+                &mut self.inputs,
+                PackedLinear::PANEL,
+                |index| ahead(&block.output, index),
+                |columns, inputs| {
+                    // About those heads that this thread reads next.
+                    let [first, end] = [columns.start, columns.end].map(|column| column * heads.len() / outputs);
+                    heads[first..end].iter().for_each(|head| head.prefetch(past + 1));
+                    columns_of(&block.inputs, normed, None, columns, inputs);
+                },
+            );
+            let (queries, rest) = self.inputs.split_at(decoder.width);
+            let (keys, values) = rest.split_at(decoder.width);
+            let new = NewTokens { queries, heads: decoder.heads, past };
+            let mut heads: Vec<_> = heads.iter_mut().zip(self.mixed.chunks_exact_mut(head_width)).collect();
+            team.split(
+                &mut heads,
+                1,
+                |index| ahead(&block.output, index),
+                |range, heads| {
+                    for (head, (cache, mixed)) in range.zip(heads) {
+                        let part = head * head_width..(head + 1) * head_width;
+                        cache.put(past, &keys[part.clone()], &values[part]);
+                        let options = CachedOptions::default();
+                        attention_cached_head(new, cache, &options, head, decoder.heads, mixed);
+                    }
+                },
+            );
+            forward(&block.output, &self.mixed, Some(&self.x), &mut self.next, team, |index| ahead(&block.up, index));
             block.feed_forward_norm.apply(&self.next, &mut self.normed);
             let (normed, up) = (&self.normed, &block.up);
-            team.split(&mut self.inner, PackedLinear::PANEL, |columns, inner| {
-                columns_of(up, normed, None, columns, inner);
-                let before = inner.to_vec();
-                gelu(&before, inner);
-            });
-            forward(&block.down, &self.inner, Some(&self.next), &mut self.x, team);
+            team.split(
+                &mut self.inner,
+                PackedLinear::PANEL,
+                |index| ahead(&block.down, index),
+                |columns, inner| {
+                    columns_of(up, normed, None, columns, inner);
+                    let before = inner.to_vec();
+                    gelu(&before, inner);
+                },
+            );
+            forward(&block.down, &self.inner, Some(&self.next), &mut self.x, team, |index| ahead(after, index));
         }
         cache.len += 1;
         decoder.norm.apply(&self.x, &mut self.normed);
-        forward(&decoder.output, &self.normed, None, &mut self.logits, team);
+        let first = decoder.blocks.first().map_or(&decoder.output, |block| &block.inputs);
+        forward(&decoder.output, &self.normed, None, &mut self.logits, team, |index| ahead(first, index));
         Ok(&self.logits)
     }
 }
 
 /// `y = x wᵀ + bias + residual` of one row, the columns shared by the team.
-fn forward(dense: &Dense, x: &[f32], residual: Option<&[f32]>, y: &mut [f32], team: &mut Team) {
-    team.split(y, PackedLinear::PANEL, |columns, y| columns_of(dense, x, residual, columns, y));
+fn forward(
+    dense: &Dense,
+    x: &[f32],
+    residual: Option<&[f32]>,
+    y: &mut [f32],
+    team: &mut Team,
+    ahead: impl Fn(usize) -> Ahead + Sync,
+) {
+    team.split(y, PackedLinear::PANEL, ahead, |columns, y| columns_of(dense, x, residual, columns, y));
 }
 
 /// Some columns of the same, from the first of a panel on.

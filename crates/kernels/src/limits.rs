@@ -1,9 +1,8 @@
 //! What the machine can do at most, measured: what kernels are held against.
 
-use rayon::prelude::*;
-
 use crate::math::sum;
 use crate::simd::{LANES, Simd, dispatch};
+use crate::team::{Ahead, Team, part};
 
 /// Accumulators in flight: enough for two multipliers of four cycles each, in half of the registers.
 const CHAINS: usize = 6;
@@ -43,39 +42,56 @@ fn chains_body<S: Simd>(rounds: usize) -> f32 {
     sum(&lanes)
 }
 
-/// Reads `x` once, each thread an equal part of it.
-pub fn read(x: &[f32]) -> f32 {
-    let part = x.len().div_ceil(rayon::current_num_threads()).max(1);
-    x.par_chunks(part).map(total).sum()
+/// Reads `x` once, each thread of the team an equal part of it, in several places at once: the processor reads ahead in
+/// each, and all of them together come faster than one.
+pub fn read(x: &[f32], team: &mut Team) -> f32 {
+    let mut totals = vec![0.0; team.size()];
+    let size = team.size();
+    team.split(
+        &mut totals,
+        1,
+        |_| Ahead::NOTHING,
+        |range, totals| {
+            for (index, sum) in range.zip(totals) {
+                *sum = total(&x[part(x.len(), LANES, index, size)]);
+            }
+        },
+    );
+    totals.iter().sum()
 }
 
 dispatch!(total = total_body(x: &[f32]) -> f32);
 
 #[inline(always)]
 fn total_body<S: Simd>(x: &[f32]) -> f32 {
-    /// Sums in flight; with fewer the additions wait for each other and not for the memory.
-    const SUMS: usize = 4;
-    let mut sums = [[0.0; LANES]; SUMS];
-    let (blocks, rest) = x.as_chunks::<{ SUMS * LANES }>();
-    for block in blocks {
-        for (sum, x) in sums.iter_mut().zip(block.as_chunks::<LANES>().0) {
-            for (sum, x) in sum.iter_mut().zip(x) {
+    const PLACES: usize = 6;
+    let (lines, rest) = x.as_chunks::<LANES>();
+    let each = lines.len() / PLACES;
+    let places: [_; PLACES] = std::array::from_fn(|place| &lines[place * each..][..each]);
+    let mut sums = [[0.0; LANES]; PLACES];
+    for line in 0..each {
+        for (sum, place) in sums.iter_mut().zip(places) {
+            for (sum, x) in sum.iter_mut().zip(&place[line]) {
                 *sum += x;
             }
         }
     }
-    sums.iter().map(|lanes| sum(lanes)).sum::<f32>() + sum(rest)
+    let left: f32 = lines[PLACES * each..].iter().map(|line| sum(line)).sum();
+    sums.iter().map(|lanes| sum(lanes)).sum::<f32>() + left + sum(rest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::team::with_team;
 
     #[test]
     fn all_is_read() {
         for n in [0, 1, 63, 64, 1000] {
             let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
-            assert_eq!(read(&x), x.iter().sum::<f32>());
+            for threads in [1, 2, 3] {
+                with_team(threads, |team| assert_eq!(read(&x, team), x.iter().sum::<f32>()));
+            }
         }
         assert_eq!(multiply_add(10), (2 * 16 * 6 * 10 * rayon::current_num_threads()) as f64);
     }

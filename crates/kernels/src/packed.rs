@@ -11,11 +11,15 @@ use rayon::prelude::*;
 
 use crate::chunks::{Shared, for_each_chunk};
 use crate::packing::{Matrix, Rounded, Words, pack_lines};
-use crate::panels::padded;
+use crate::panels::{for_height, padded};
 use crate::precision::{Precision, bf16};
 use crate::product::{Arithmetic, Job, LEFT, Line, Output, Right, Terms, multiply, parts, with_buffer};
-use crate::simd::{LANES, Simd, dispatch, prefetch};
+use crate::simd::{LANES, Simd, dispatch};
+use crate::team::Ahead;
 use crate::{packing::Exact, product::multiply_here};
+
+/// Panels that are read side by side at most.
+const MOST: usize = 6;
 
 /// Rows up to which the weights are read straight into the registers.
 const FEW: usize = 4;
@@ -92,6 +96,18 @@ impl PackedLinear {
     pub fn bytes(&self) -> usize {
         let (Storage::Words(lines) | Storage::Halves(lines)) = &self.storage;
         size_of_val(&lines[..])
+    }
+
+    /// What a thread reads that makes some columns of the output, of one row.
+    pub fn ahead(&self, columns: Range<usize>) -> Ahead {
+        let words = self.arithmetic.words(self.input);
+        let panels = columns.start / LANES..columns.end.div_ceil(LANES).min(self.panels());
+        let here = panels.start * words * LANES..panels.end * words * LANES;
+        let apart = panels.len().div_ceil(MOST) * words * LANES;
+        match &self.storage {
+            Storage::Words(lines) => Ahead::of(&Line::numbers(lines)[here], apart),
+            Storage::Halves(lines) => Ahead::of(&Line::halves(lines)[here], apart),
+        }
     }
 
     /// `y = x wᵀ + bias + residual`: `x [n, input]`, `bias [output]`, `residual` and `y [n, output]`.
@@ -219,10 +235,11 @@ impl Stored for [u16; LANES] {
 #[inline(always)]
 pub(crate) fn stream<S: Simd, W: Words, T: Stored>(job: &Job, right: &[T], panels: Range<usize>, x: &mut [f32]) {
     pack_lines::<W>(job.a, job.words.clone(), x);
-    // As many panels as fill 8 to 12 registers with sums, so that none has to wait for itself.
+    // As many panels as fill 8 to 12 registers with sums, so that none has to wait for itself. Many are also better than
+    // few at keeping the memory busy: the processor reads ahead in each, and asking for lines here makes it slower.
     match job.a.rows {
         0 => (),
-        1 => in_groups::<S, T, 1, 4>(job, right, panels, x),
+        1 => in_groups::<S, T, 1, MOST>(job, right, panels, x),
         2 => in_groups::<S, T, 2, 3>(job, right, panels, x),
         3 => in_groups::<S, T, 3, 2>(job, right, panels, x),
         FEW => in_groups::<S, T, FEW, 1>(job, right, panels, x),
@@ -230,7 +247,7 @@ pub(crate) fn stream<S: Simd, W: Words, T: Stored>(job: &Job, right: &[T], panel
     }
 }
 
-/// Groups of `PANELS`, and those left over one by one.
+/// At most `PANELS` at a time, so chosen that each place goes on where it was: a panel, then the one behind it.
 #[inline(always)]
 fn in_groups<S: Simd, T: Stored, const HEIGHT: usize, const PANELS: usize>(
     job: &Job,
@@ -238,38 +255,34 @@ fn in_groups<S: Simd, T: Stored, const HEIGHT: usize, const PANELS: usize>(
     panels: Range<usize>,
     x: &[f32],
 ) {
-    let rest = panels.end - panels.len() % PANELS;
-    for panel in (panels.start..rest).step_by(PANELS) {
-        side_by_side::<S, T, HEIGHT, PANELS>(job, right, panel, x);
-    }
-    for panel in rest..panels.end {
-        side_by_side::<S, T, HEIGHT, 1>(job, right, panel, x);
+    let stride = panels.len().div_ceil(PANELS);
+    for panel in panels.start..panels.start + stride {
+        for_height!((panels.end - panel).div_ceil(stride), PANELS, COUNT => {
+            side_by_side::<S, T, HEIGHT, COUNT>(job, right, panel, stride, x);
+        });
     }
 }
 
-/// `PANELS` panels, read at the same pace.
+/// `PANELS` panels, each `apart` behind the last, read at the same pace.
 #[inline(always)]
 fn side_by_side<S: Simd, T: Stored, const HEIGHT: usize, const PANELS: usize>(
     job: &Job,
     right: &[T],
     panel: usize,
+    apart: usize,
     x: &[f32],
 ) {
-    /// Words between what is read and what is asked for.
-    const AHEAD: usize = 32;
     let depth = job.words.len();
     let stride = padded(depth);
     assert!(x.len() >= HEIGHT * stride, "the words of the rows");
     for block in parts(0..depth, job.block) {
-        let b: [&[T]; PANELS] = std::array::from_fn(|i| &right[(panel + i) * depth..][block.clone()]);
+        let b: [&[T]; PANELS] = std::array::from_fn(|i| &right[(panel + i * apart) * depth..][block.clone()]);
         // SAFETY: kernels are instantiated for a set by `dispatch`, where the processor has it.
         let mut sums = [[unsafe { S::splat(0.0) }; HEIGHT]; PANELS];
         for k in 0..block.len() {
             for (b, sums) in b.iter().zip(&mut sums) {
                 // SAFETY: k is less than the length of each part.
-                let b = unsafe { b.get_unchecked(k) };
-                prefetch((&raw const *b).wrapping_add(AHEAD));
-                let b = unsafe { b.load::<S>() };
+                let b = unsafe { b.get_unchecked(k).load::<S>() };
                 for (row, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: row < HEIGHT and block.start + k < depth <= stride, so the assertion bounds the index.
                     let a = unsafe { *x.get_unchecked(row * stride + block.start + k) };
@@ -281,7 +294,7 @@ fn side_by_side<S: Simd, T: Stored, const HEIGHT: usize, const PANELS: usize>(
             let mut tile = [[0.0; LANES]; HEIGHT];
             // SAFETY: as above.
             sums.into_iter().zip(&mut tile).for_each(|(sum, row)| unsafe { S::store(sum, row) });
-            job.finish(&tile, 0, panel + i, block.start == 0);
+            job.finish(&tile, 0, panel + i * apart, block.start == 0);
         }
     }
 }

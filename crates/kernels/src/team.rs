@@ -13,42 +13,105 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{hint, thread};
 
 use crate::chunks::Parts;
+use crate::simd::prefetch;
 
 /// The calling thread and its helpers.
 pub struct Team<'a> {
     post: &'a Post,
     helpers: usize,
+    /// Rounds so far.
+    round: usize,
 }
 
-type Work<'a> = dyn Fn(usize) + Sync + 'a;
+/// Memory that a thread is about to read, which it asks for while it waits for the others.
+///
+/// The memory's rate is what limits the writing of a token. While threads wait for each other, nothing would come from
+/// it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    /// Where the next line is asked for, and how far behind it that of the next place is.
+    next: *const u8,
+    apart: usize,
+    places: usize,
+    /// The place that is next, and the lines that it and those behind it still have to ask for.
+    place: usize,
+    lines: usize,
+}
+
+impl Ahead {
+    /// No memory.
+    pub const NOTHING: Self = Self { next: std::ptr::null(), apart: 0, places: 0, place: 0, lines: 0 };
+
+    /// `x`, which is read in several places at once, each `apart` elements behind the last: the first of every place, as
+    /// much as does not drive anything else from the cache.
+    pub fn of<T>(x: &[T], apart: usize) -> Self {
+        const MOST: usize = 32 << 10;
+        let apart = apart.min(x.len()).max(1);
+        let places = x.len().div_ceil(apart);
+        let lines = (apart * size_of::<T>()).div_ceil(LINE).min(MOST / LINE / places.max(1));
+        Self { next: x.as_ptr().cast(), apart: apart * size_of::<T>(), places, place: 0, lines }
+    }
+
+    /// Asks for a line more; whether there was one.
+    fn ask(&mut self) -> bool {
+        if self.lines == 0 || self.places == 0 {
+            return false;
+        }
+        prefetch(self.next.wrapping_add(self.place * self.apart));
+        self.place += 1;
+        if self.place == self.places {
+            (self.place, self.lines, self.next) = (0, self.lines - 1, self.next.wrapping_add(LINE));
+        }
+        true
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+type Work<'a> = dyn Fn(usize) -> Ahead + Sync + 'a;
 
 /// Where helpers look for work.
 #[derive(Default)]
 struct Post {
-    /// Counts the pieces of work; a change is what helpers wait for.
-    round: AtomicUsize,
-    /// Helpers that have finished their part of this round.
-    finished: AtomicUsize,
-    /// This round's work; nothing: the team is dissolved.
-    work: UnsafeCell<Option<*const Work<'static>>>,
+    call: Apart<Call>,
+    /// Parts that helpers have finished, of all rounds so far.
+    finished: Apart<AtomicUsize>,
     /// What a helper panicked with.
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    panic: Apart<Mutex<Option<Box<dyn Any + Send>>>>,
 }
 
-// SAFETY: `work` is written by the team's owner while no round is under way and read by helpers during one; the changes
+/// What the owner writes.
+#[derive(Default)]
+struct Call {
+    /// Counts the pieces of work; a change is what helpers wait for.
+    round: AtomicUsize,
+    /// This round's work; nothing: the team is dissolved.
+    work: UnsafeCell<Option<*const Work<'static>>>,
+}
+
+/// In cache lines of its own, so that writing it does not take from other threads what they are looking at. Two, since
+/// processors fetch pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+// SAFETY: `call.work` is written by the team's owner while no round is under way and read by helpers during one; the changes
 // of `round` and `finished` order the two. What it points to is `Sync`.
 unsafe impl Sync for Post {}
 
 /// Turns of a waiting thread before it offers its core to others: some ten microseconds.
 const AWAKE: usize = 4096;
 
-/// Waits until `ready`.
-fn wait(ready: impl Fn() -> bool) {
+/// Waits until `ready`, and asks for what is `ahead` meanwhile.
+fn wait(mut ahead: Ahead, ready: impl Fn() -> bool) {
     for _ in 0..AWAKE {
         if ready() {
             return;
         }
-        hint::spin_loop();
+        if !ahead.ask() {
+            hint::spin_loop();
+        }
     }
     while !ready() {
         thread::yield_now();
@@ -62,8 +125,8 @@ pub fn with_team<R>(size: usize, f: impl FnOnce(&mut Team) -> R) -> R {
     impl Drop for Dissolve<'_> {
         fn drop(&mut self) {
             // SAFETY: no round is under way, since `Team::all` waits for its end even where it panics.
-            unsafe { *self.0.work.get() = None };
-            self.0.round.fetch_add(1, Ordering::Release);
+            unsafe { *self.0.call.0.work.get() = None };
+            self.0.call.0.round.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -74,21 +137,23 @@ pub fn with_team<R>(size: usize, f: impl FnOnce(&mut Team) -> R) -> R {
             scope.spawn(move || help(post, index));
         }
         let _dissolve = Dissolve(post);
-        f(&mut Team { post, helpers })
+        f(&mut Team { post, helpers, round: 0 })
     })
 }
 
 /// A helper's life.
 fn help(post: &Post, index: usize) {
+    let mut ahead = Ahead::NOTHING;
     for round in 1.. {
-        wait(|| post.round.load(Ordering::Acquire) == round);
+        wait(ahead, || post.call.0.round.load(Ordering::Acquire) == round);
         // SAFETY: the owner wrote it before the round began and writes again only after this helper has finished.
-        let Some(work) = (unsafe { *post.work.get() }) else { return };
+        let Some(work) = (unsafe { *post.call.0.work.get() }) else { return };
         // SAFETY: the owner keeps what it points to alive until all have finished.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| unsafe { (*work)(index) })) {
-            *post.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(panic);
-        }
-        post.finished.fetch_add(1, Ordering::Release);
+        ahead = catch_unwind(AssertUnwindSafe(|| unsafe { (*work)(index) })).unwrap_or_else(|panic| {
+            *post.panic.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(panic);
+            Ahead::NOTHING
+        });
+        post.finished.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -99,40 +164,56 @@ impl Team<'_> {
     }
 
     /// Calls `work(index)` on every thread at once, with indices below [`size`](Team::size), and returns when all have
-    /// returned.
+    /// returned. What `work` returns is what its thread reads in the next call.
     ///
     /// # Panics
     /// Where one of the calls does.
-    pub fn all(&mut self, work: impl Fn(usize) + Sync) {
+    pub fn all(&mut self, work: impl Fn(usize) -> Ahead + Sync) {
         let post = self.post;
         let pointer: *const Work = &work;
         // SAFETY: only the lifetime changes, and no helper uses the pointer after this call, which waits for them.
         let pointer = unsafe { std::mem::transmute::<*const Work, *const Work<'static>>(pointer) };
-        post.finished.store(0, Ordering::Relaxed);
         // SAFETY: no round is under way: all helpers had finished when this was last called.
-        unsafe { *post.work.get() = Some(pointer) };
-        post.round.fetch_add(1, Ordering::Release);
+        unsafe { *post.call.0.work.get() = Some(pointer) };
+        self.round += 1;
+        post.call.0.round.store(self.round, Ordering::Release);
         let own = catch_unwind(AssertUnwindSafe(|| work(0)));
-        wait(|| post.finished.load(Ordering::Acquire) == self.helpers);
-        let of_helper = post.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        wait(*own.as_ref().unwrap_or(&Ahead::NOTHING), || {
+            post.finished.0.load(Ordering::Acquire) == self.round * self.helpers
+        });
+        let of_helper = post.panic.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         if let Some(panic) = own.err().or(of_helper) {
             resume_unwind(panic);
         }
     }
 
     /// Calls `work(range, part)` for consecutive parts of `y`, one a thread and about equally many `unit`s long; `range`
-    /// is where the part is in `y`.
-    pub fn split<T: Send>(&mut self, y: &mut [T], unit: usize, work: impl Fn(Range<usize>, &mut [T]) + Sync) {
-        let (size, len, units) = (self.size(), y.len(), y.len().div_ceil(unit.max(1)));
+    /// is where the part is in `y`. `ahead(index)` is what thread `index` reads in the next call.
+    pub fn split<T: Send>(
+        &mut self,
+        y: &mut [T],
+        unit: usize,
+        ahead: impl Fn(usize) -> Ahead + Sync,
+        work: impl Fn(Range<usize>, &mut [T]) + Sync,
+    ) {
+        let (size, len) = (self.size(), y.len());
         let y = Parts::new(y);
         self.all(|index| {
-            let [start, end] = [index, index + 1].map(|index| (index * units / size * unit).min(len));
-            if start < end {
+            let range = part(len, unit, index, size);
+            if !range.is_empty() {
                 // SAFETY: the threads' parts have no element in common.
-                work(start..end, unsafe { y.slice(start, end - start) });
+                work(range.clone(), unsafe { y.slice(range.start, range.len()) });
             }
+            ahead(index)
         });
     }
+}
+
+/// The part of `len` things that thread `index` of `size` takes in [`Team::split`].
+pub fn part(len: usize, unit: usize, index: usize, size: usize) -> Range<usize> {
+    let units = len.div_ceil(unit.max(1));
+    let [start, end] = [index, index + 1].map(|index| (index * units / size.max(1) * unit).min(len));
+    start..end
 }
 
 #[cfg(test)]
@@ -146,13 +227,18 @@ mod tests {
                 assert_eq!(team.size(), size.max(1));
                 let mut total = vec![0usize; 37];
                 for round in 0..200 {
-                    team.split(&mut total, 4, |range, part| {
-                        assert!(range.start % 4 == 0 && range.len() == part.len());
-                        part.iter_mut().zip(range).for_each(|(total, place)| *total += place * round);
-                    });
+                    team.split(
+                        &mut total,
+                        4,
+                        |_| Ahead::NOTHING,
+                        |range, part| {
+                            assert!(range.start % 4 == 0 && range.len() == part.len());
+                            part.iter_mut().zip(range).for_each(|(total, place)| *total += place * round);
+                        },
+                    );
                 }
                 assert!(total.iter().enumerate().all(|(place, total)| *total == place * 199 * 100));
-                team.split(&mut [0; 0], 4, |_, _| unreachable!("nothing to split"));
+                team.split(&mut [0; 0], 4, |_| Ahead::NOTHING, |_, _| unreachable!("nothing to split"));
             });
         }
     }
@@ -162,12 +248,15 @@ mod tests {
         with_team(3, |team| {
             for culprit in 0..3 {
                 let panic = catch_unwind(AssertUnwindSafe(|| {
-                    team.all(|index| assert!(index != culprit, "thread {index} fails"));
+                    team.all(|index| {
+                        assert!(index != culprit, "thread {index} fails");
+                        Ahead::NOTHING
+                    });
                 }));
                 let message = panic.expect_err("a panic");
                 assert_eq!(message.downcast_ref::<String>(), Some(&format!("thread {culprit} fails")));
             }
-            team.all(|_| ());
+            team.all(|_| Ahead::NOTHING);
         });
         let panic = catch_unwind(|| with_team(2, |_| panic!("outside of a piece")));
         assert!(panic.is_err());

@@ -12,7 +12,7 @@ use super::{scale, take, with_scratch};
 use crate::chunks::Shared;
 use crate::math::{exp, exponentials, max, soft_cap};
 use crate::panels::{for_height, padded};
-use crate::simd::{LANES, Simd, dispatch};
+use crate::simd::{LANES, Simd, dispatch, prefetch};
 
 /// Keys of a block.
 const KEYS: usize = 64;
@@ -26,25 +26,32 @@ const TALLEST: usize = 12;
 /// Keys and values of the tokens of one sequence.
 #[derive(Clone, Debug)]
 pub struct KeyValueCache {
-    /// `[kv_heads, capacity / LANES, head_width, LANES]`, the transpose of each head in panels.
+    heads: Vec<HeadCache>,
+    capacity: usize,
+    head_width: usize,
+}
+
+/// Those of one head.
+#[derive(Clone, Debug)]
+pub struct HeadCache {
+    /// `[capacity / LANES, width, LANES]`: their transpose in panels.
     keys: Vec<f32>,
-    /// `[kv_heads, head_width / LANES, capacity, LANES]`.
+    /// `[width / LANES, capacity, LANES]`.
     values: Vec<f32>,
     capacity: usize,
-    kv_heads: usize,
-    head_width: usize,
+    width: usize,
 }
 
 impl KeyValueCache {
     /// Room for `capacity` tokens.
     pub fn new(capacity: usize, kv_heads: usize, head_width: usize) -> Self {
-        Self {
-            keys: vec![0.0; kv_heads * padded(capacity) * head_width],
-            values: vec![0.0; kv_heads * padded(head_width) * capacity],
+        let head = HeadCache {
+            keys: vec![0.0; padded(capacity) * head_width],
+            values: vec![0.0; padded(head_width) * capacity],
             capacity,
-            kv_heads,
-            head_width,
-        }
+            width: head_width,
+        };
+        Self { heads: vec![head; kv_heads], capacity, head_width }
     }
 
     /// Tokens that there is room for.
@@ -54,33 +61,56 @@ impl KeyValueCache {
 
     /// Sets the token at `position`: `key` and `value` `[kv_heads * head_width]`.
     pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
-        let (heads, width) = (self.kv_heads, self.head_width);
-        assert!(position < self.capacity, "position {position} of {}", self.capacity);
+        let (heads, width) = (self.heads.len(), self.head_width);
         assert!(key.len() == heads * width && value.len() == key.len(), "{heads} heads of {width}");
-        for head in 0..heads {
-            let panel = (head * padded(self.capacity) / LANES + position / LANES) * width * LANES;
-            for (k, key) in key[head * width..][..width].iter().enumerate() {
-                self.keys[panel + k * LANES + position % LANES] = *key;
-            }
-            for (panel, value) in value[head * width..][..width].chunks(LANES).enumerate() {
-                let at = ((head * padded(width) / LANES + panel) * self.capacity + position) * LANES;
-                self.values[at..at + value.len()].copy_from_slice(value);
-            }
+        if width > 0 {
+            let tokens = key.chunks_exact(width).zip(value.chunks_exact(width));
+            self.heads.iter_mut().zip(tokens).for_each(|(head, (key, value))| head.put(position, key, value));
         }
     }
 
-    /// The panels of a head's keys, each `[head_width, LANES]`.
-    #[inline(always)]
-    fn keys(&self, head: usize) -> &[[f32; LANES]] {
-        let size = padded(self.capacity) * self.head_width;
-        self.keys[head * size..][..size].as_chunks().0
+    /// Its heads, for callers with threads of their own.
+    pub fn heads_mut(&mut self) -> &mut [HeadCache] {
+        &mut self.heads
+    }
+}
+
+impl HeadCache {
+    /// Sets the token at `position`: `key` and `value` `[head_width]`.
+    pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
+        let width = self.width;
+        assert!(position < self.capacity, "position {position} of {}", self.capacity);
+        assert!(key.len() == width && value.len() == width, "a head of {width}");
+        let panel = position / LANES * width * LANES;
+        for (k, key) in key.iter().enumerate() {
+            self.keys[panel + k * LANES + position % LANES] = *key;
+        }
+        for (panel, value) in value.chunks(LANES).enumerate() {
+            let at = (panel * self.capacity + position) * LANES;
+            self.values[at..at + value.len()].copy_from_slice(value);
+        }
     }
 
-    /// The panels of a head's values, each `[capacity, LANES]`.
+    /// Asks for what the first `tokens` tokens take, so that it is near when it is read.
+    pub fn prefetch(&self, tokens: usize) {
+        let tokens = tokens.min(self.capacity);
+        let keys = &self.keys[..padded(tokens) * self.width];
+        keys.iter().step_by(LANES).for_each(|key| prefetch(&raw const *key));
+        for panel in self.values.chunks_exact(self.capacity.max(1) * LANES) {
+            panel[..tokens * LANES].iter().step_by(LANES).for_each(|value| prefetch(&raw const *value));
+        }
+    }
+
+    /// Panels, each `[width, LANES]`.
     #[inline(always)]
-    fn values(&self, head: usize) -> &[[f32; LANES]] {
-        let size = padded(self.head_width) * self.capacity;
-        self.values[head * size..][..size].as_chunks().0
+    fn keys(&self) -> &[[f32; LANES]] {
+        self.keys.as_chunks().0
+    }
+
+    /// Panels, each `[capacity, LANES]`.
+    #[inline(always)]
+    fn values(&self) -> &[[f32; LANES]] {
+        self.values.as_chunks().0
     }
 }
 
@@ -108,7 +138,7 @@ pub struct NewTokens<'a> {
 /// `out = softmax(scale q kᵀ) v` for new tokens, each of which sees those before it and itself: `out` has the shape of
 /// the queries.
 pub fn attention_cached(new: NewTokens, cache: &KeyValueCache, options: &CachedOptions, out: &mut [f32]) {
-    let call = Call::new(new, cache, options);
+    let call = Call::new(new, cache.heads.len(), cache.capacity, cache.head_width, options);
     assert_eq!(out.len(), new.queries.len(), "an output for each query");
     if out.is_empty() {
         return;
@@ -119,38 +149,39 @@ pub fn attention_cached(new: NewTokens, cache: &KeyValueCache, options: &CachedO
         let (kv_head, block) = (task / blocks, task % blocks);
         let tokens = block * TOKENS..call.tokens.min((block + 1) * TOKENS);
         let place = Place { out: &out, first: call.row(tokens.start, kv_head), stride: new.heads * cache.head_width };
-        run(&call, kv_head, tokens, place);
+        run(&call, &cache.heads[kv_head], kv_head, tokens, place);
     };
     // Below this many multiplications waking other threads costs more than it saves.
     if (new.past + call.tokens) * new.queries.len() < 1 << 16 {
-        (0..cache.kv_heads * blocks).for_each(task);
+        (0..cache.heads.len() * blocks).for_each(task);
     } else {
-        (0..cache.kv_heads * blocks).into_par_iter().with_max_len(1).for_each(task);
+        (0..cache.heads.len() * blocks).into_par_iter().with_max_len(1).for_each(task);
     }
 }
 
-/// The part of [`attention_cached`] that belongs to one head of keys and values, on the calling thread: `out`
-/// `[tokens, heads / kv_heads * head_width]` is that of the query heads that share them.
+/// The part of [`attention_cached`] that belongs to head `kv_head` of `kv_heads`, on the calling thread: `cache` is that
+/// head's, and `out` `[tokens, heads / kv_heads * head_width]` that of the query heads that share it.
 pub fn attention_cached_head(
     new: NewTokens,
-    cache: &KeyValueCache,
+    cache: &HeadCache,
     options: &CachedOptions,
     kv_head: usize,
+    kv_heads: usize,
     out: &mut [f32],
 ) {
-    let call = Call::new(new, cache, options);
-    let stride = call.group * cache.head_width;
-    assert!(kv_head < cache.kv_heads, "head {kv_head} of {}", cache.kv_heads);
+    let call = Call::new(new, kv_heads, cache.capacity, cache.width, options);
+    let stride = call.group * cache.width;
+    assert!(kv_head < kv_heads, "head {kv_head} of {kv_heads}");
     assert_eq!(out.len(), call.tokens * stride, "the outputs of a head's queries");
     if !out.is_empty() {
-        run(&call, kv_head, 0..call.tokens, Place { out: &Shared::new(out), first: 0, stride });
+        run(&call, cache, kv_head, 0..call.tokens, Place { out: &Shared::new(out), first: 0, stride });
     }
 }
 
 /// What all tasks of a call share.
 struct Call<'a> {
     new: NewTokens<'a>,
-    cache: &'a KeyValueCache,
+    head_width: usize,
     window: Option<usize>,
     scale: f32,
     soft_cap: Option<f32>,
@@ -160,15 +191,15 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn new(new: NewTokens<'a>, cache: &'a KeyValueCache, options: &CachedOptions) -> Self {
-        let (heads, kv_heads, width) = (new.heads, cache.kv_heads, cache.head_width);
+    fn new(new: NewTokens<'a>, kv_heads: usize, capacity: usize, width: usize, options: &CachedOptions) -> Self {
+        let heads = new.heads;
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "whole groups of heads: {heads} of {kv_heads}");
         let tokens = new.queries.len().checked_div(heads * width).unwrap_or(0);
         assert_eq!(new.queries.len(), tokens * heads * width, "queries of {heads} heads of {width}");
-        assert!(new.past + tokens <= cache.capacity, "{tokens} tokens after {} in {}", new.past, cache.capacity);
+        assert!(new.past + tokens <= capacity, "{tokens} tokens after {} in {capacity}", new.past);
         Self {
             new,
-            cache,
+            head_width: width,
             window: options.window,
             scale: scale(options.scale, width),
             soft_cap: options.soft_cap,
@@ -180,7 +211,7 @@ impl<'a> Call<'a> {
     /// Where the queries of a token that belong to a head of keys begin.
     #[inline(always)]
     fn row(&self, token: usize, kv_head: usize) -> usize {
-        (token * self.new.heads + kv_head * self.group) * self.cache.head_width
+        (token * self.new.heads + kv_head * self.group) * self.head_width
     }
 
     /// The positions that a token sees.
@@ -200,16 +231,34 @@ struct Place<'a> {
 }
 
 /// All queries of some tokens that share a head of keys.
-fn run(call: &Call, kv_head: usize, tokens: Range<usize>, place: Place) {
-    let width = call.cache.head_width;
-    with_scratch(TALLEST * (width + KEYS + padded(width)), |scratch| head(call, kv_head, tokens, scratch, place));
+fn run(call: &Call, cache: &HeadCache, kv_head: usize, tokens: Range<usize>, place: Place) {
+    let width = cache.width;
+    with_scratch(TALLEST * (width + KEYS + padded(width)), |scratch| {
+        head(call, cache, kv_head, tokens, scratch, place)
+    });
 }
 
-dispatch!(head = head_body(call: &Call, kv_head: usize, tokens: Range<usize>, scratch: &mut [f32], place: Place));
+dispatch!(
+    head = head_body(
+        call: &Call,
+        cache: &HeadCache,
+        kv_head: usize,
+        tokens: Range<usize>,
+        scratch: &mut [f32],
+        place: Place,
+    )
+);
 
 #[inline(always)]
-fn head_body<S: Simd>(call: &Call, kv_head: usize, tokens: Range<usize>, mut scratch: &mut [f32], place: Place) {
-    let (width, group) = (call.cache.head_width, call.group);
+fn head_body<S: Simd>(
+    call: &Call,
+    cache: &HeadCache,
+    kv_head: usize,
+    tokens: Range<usize>,
+    mut scratch: &mut [f32],
+    place: Place,
+) {
+    let (width, group) = (cache.width, call.group);
     let queries = take(&mut scratch, TALLEST * width);
     let scores = take(&mut scratch, TALLEST * KEYS);
     let mixed = take(&mut scratch, TALLEST * padded(width));
@@ -227,7 +276,7 @@ fn head_body<S: Simd>(call: &Call, kv_head: usize, tokens: Range<usize>, mut scr
                     if row < height { call.seen(tokens.start + (first + row) / group) } else { 0..0 }
                 },
             );
-        let sums = tile::<S>(call, kv_head, &seen[..height], queries, scores, mixed);
+        let sums = tile::<S>(call, cache, &seen[..height], queries, scores, mixed);
         for (row, sum) in (first..first + height).zip(sums) {
             let at = place.first + row / group * place.stride + row % group * width;
             // SAFETY: no two tasks have a token and a head in common.
@@ -244,28 +293,20 @@ fn head_body<S: Simd>(call: &Call, kv_head: usize, tokens: Range<usize>, mut scr
 #[inline(always)]
 fn tile<S: Simd>(
     call: &Call,
-    kv_head: usize,
+    cache: &HeadCache,
     seen: &[Range<usize>],
     queries: &[f32],
     scores: &mut [f32],
     mixed: &mut [f32],
 ) -> [f32; TALLEST] {
-    let stride = padded(call.cache.head_width);
+    let stride = padded(cache.width);
     let (mut largest, mut sums) = ([f32::NEG_INFINITY; TALLEST], [0f32; TALLEST]);
     mixed.fill(0.0);
     // Later rows see later keys.
     let (first, last) = (seen[0].start, seen[seen.len() - 1].end);
     for block in (first / KEYS * KEYS..last).step_by(KEYS) {
         let here = |row: usize| seen[row].start.max(block)..seen[row].end.min(block + KEYS);
-        products::<S>(
-            call.cache,
-            kv_head,
-            block,
-            first.max(block)..last.min(block + KEYS),
-            seen.len(),
-            queries,
-            scores,
-        );
+        products::<S>(cache, block, first.max(block)..last.min(block + KEYS), seen.len(), queries, scores);
         for row in 0..seen.len() {
             let here = here(row);
             if here.is_empty() {
@@ -297,11 +338,11 @@ fn tile<S: Simd>(
         for row in 0..seen.len() {
             let here = here(row);
             let alone = if all.is_empty() { here } else { here.start..all.start };
-            mix::<S>(call.cache, kv_head, block, alone, row..row + 1, scores, mixed);
+            mix::<S>(cache, block, alone, row..row + 1, scores, mixed);
         }
-        mix::<S>(call.cache, kv_head, block, all.clone(), 0..seen.len(), scores, mixed);
+        mix::<S>(cache, block, all.clone(), 0..seen.len(), scores, mixed);
         for row in (0..seen.len()).filter(|_| !all.is_empty()) {
-            mix::<S>(call.cache, kv_head, block, all.end..here(row).end, row..row + 1, scores, mixed);
+            mix::<S>(cache, block, all.end..here(row).end, row..row + 1, scores, mixed);
         }
     }
     sums
@@ -319,20 +360,19 @@ const fn side_by_side(height: usize) -> usize {
 /// `scores[row, j - block] = queries[row] · keys[j]` for the panels that hold `keys`.
 #[inline(always)]
 fn products<S: Simd>(
-    cache: &KeyValueCache,
-    kv_head: usize,
+    cache: &HeadCache,
     block: usize,
     keys: Range<usize>,
     height: usize,
     queries: &[f32],
     scores: &mut [f32],
 ) {
-    let width = cache.head_width;
-    let packed = cache.keys(kv_head);
+    let width = cache.width;
+    let packed = cache.keys();
     let panels = keys.start / LANES..keys.end.div_ceil(LANES);
     for_height!(height, S::TILE, HEIGHT => {
         const PANELS: usize = side_by_side(HEIGHT);
-        let rest = panels.end - panels.len() % PANELS;
+        let rest = panels.start + panels.len() / PANELS * PANELS;
         for panel in (panels.start..rest).step_by(PANELS) {
             score::<S, HEIGHT, PANELS>(packed, width, panel, panel * LANES - block, queries, scores);
         }
@@ -366,8 +406,7 @@ fn score<S: Simd, const HEIGHT: usize, const PANELS: usize>(
 /// `mixed[row] += Σ_j scores[row, j - block] values[j]` over `keys`, in their order.
 #[inline(always)]
 fn mix<S: Simd>(
-    cache: &KeyValueCache,
-    kv_head: usize,
+    cache: &HeadCache,
     block: usize,
     keys: Range<usize>,
     rows: Range<usize>,
@@ -377,14 +416,14 @@ fn mix<S: Simd>(
     if keys.is_empty() {
         return;
     }
-    let stride = padded(cache.head_width);
-    let values = cache.values(kv_head);
+    let stride = padded(cache.width);
+    let values = cache.values();
     let weights = &scores[rows.start * KEYS + keys.start - block..];
     let mixed = &mut mixed[rows.start * stride..];
     let panels = stride / LANES;
     for_height!(rows.len(), S::TILE, HEIGHT => {
         const PANELS: usize = side_by_side(HEIGHT);
-        let rest = panels - panels % PANELS;
+        let rest = panels / PANELS * PANELS;
         for panel in (0..rest).step_by(PANELS) {
             mix_panels::<S, HEIGHT, PANELS>(values, cache.capacity, keys.clone(), panel, weights, mixed, stride);
         }

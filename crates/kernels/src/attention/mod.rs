@@ -14,7 +14,7 @@ mod cached;
 mod forward;
 
 pub use backward::attention_backward;
-pub use cached::{CachedOptions, KeyValueCache, NewTokens, attention_cached, attention_cached_head};
+pub use cached::{CachedOptions, HeadCache, KeyValueCache, NewTokens, attention_cached, attention_cached_head};
 pub use forward::attention;
 
 use std::cell::Cell;

@@ -23,6 +23,7 @@ use lapidary_kernels::reduce::sum_of_squares;
 use lapidary_kernels::rms_norm::{add_rms_norm, add_rms_norm_backward, rms_norm, rms_norm_backward};
 use lapidary_kernels::rotary::{Rotary, rotate, rotate_backward};
 use lapidary_kernels::sgd::{Sgd, sgd_update};
+use lapidary_kernels::team::with_team;
 
 use super::{Edge, Guarded, check};
 use crate::support::random;
@@ -91,7 +92,7 @@ fn elementwise_kernels_stay_inside() {
             let settings = Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.1, grad_scale: 0.5 };
             sgd_update(&settings, param, grad, velocity);
         });
-        check("limits::read", [&x], [1], |[x], [y]| y[0] = limits::read(x));
+        check("limits::read", [&x], [1], |[x], [y]| y[0] = with_team(2, |team| limits::read(x, team)));
         check("sum_of_squares", [&x], [1], |[x], [y]| y[0] = sum_of_squares(x) as f32);
         check("rounding_moments", [&x], [3], |[x], [y]| {
             y.copy_from_slice(&rounding_moments(x, 0.1, -3.0, 4.0).map(|moment| moment as f32));

@@ -81,10 +81,12 @@ proptest! {
 
 #[test]
 fn a_head_by_itself() {
-    let sequence = Sequence::new(70, 2, 3, 20);
+    let mut sequence = Sequence::new(70, 2, 3, 20);
     let whole = sequence.run(0, 70, &CachedOptions::default());
     let mut out = vec![f32::NAN; 5 * 60];
-    attention_cached_head(sequence.new_tokens(61, 5), &sequence.cache, &CachedOptions::default(), 1, &mut out);
+    let head = sequence.cache.heads_mut()[1].clone();
+    head.prefetch(66);
+    attention_cached_head(sequence.new_tokens(61, 5), &head, &CachedOptions::default(), 1, 2, &mut out);
     for (token, out) in (61..66).zip(out.chunks(60)) {
         assert_eq!(out, &whole[token * 120 + 60..][..60]);
     }

@@ -135,6 +135,8 @@ trait Work {
 struct Measured {
     ours: Vec<f64>,
     theirs: Vec<f64>,
+    /// Of reading as much memory as a piece has to.
+    reading: Vec<f64>,
     /// Of the process, after this work; `None` if other work came before it.
     peak_rss: Option<u64>,
     peak_rss_of_peer: Option<u64>,
@@ -170,6 +172,9 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
                 work.run()?;
                 device.sync()?;
                 measured.ours.push(begun.elapsed().as_secs_f64() / work.pieces() as f64);
+            }
+            if let Some(bytes) = work.bytes_read() {
+                measured.reading.extend(limits::reading(bytes));
             }
             if turn == 0 && index == 0 && work.amount().is_none() {
                 measured.peak_rss = machine::peak_rss_bytes();
