@@ -22,6 +22,12 @@ pub enum DecodeError {
     /// Nothing to go on from.
     #[error("the prompt is empty: give one token at least")]
     EmptyPrompt,
+    /// A canvas without places.
+    #[error("the canvas is empty: give one place at least")]
+    EmptyCanvas,
+    /// No passes over the canvas.
+    #[error("a canvas takes one pass at least, not 0")]
+    NoPasses,
     /// A model that has been cut, whose activations or tables are rounded on the way.
     #[error(
         "{what} of this model is rounded to few bits, which decoding does not do yet: use the model before the cut"

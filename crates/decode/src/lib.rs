@@ -7,6 +7,7 @@ mod cache;
 mod error;
 mod generate;
 mod packed_decoder;
+pub mod parallel;
 mod step;
 
 pub use cache::KvCache;

@@ -113,6 +113,26 @@ impl PackedDecoder {
     /// # Errors
     /// A token outside the vocabulary, or more of them than there is room for; the cache is as it was then.
     pub fn read(&self, ids: &[u32], cache: &mut KvCache, wanted: Positions) -> Result<Vec<f32>, DecodeError> {
+        let mut x = self.hidden(ids, cache, CachedOptions::default())?;
+        cache.len += ids.len();
+        if wanted == Positions::Last {
+            x.drain(..x.len().saturating_sub(self.width));
+        }
+        Ok(self.logits(&x))
+    }
+
+    /// Reads a canvas behind the tokens in the cache, each place of which sees these and the whole canvas: logits `[N, V]`
+    /// of what each place is to become. The cache holds the same tokens afterwards.
+    ///
+    /// # Errors
+    /// As [`PackedDecoder::read`].
+    pub fn repair(&self, canvas: &[u32], cache: &mut KvCache) -> Result<Vec<f32>, DecodeError> {
+        let options = CachedOptions { canvas: Some(0), ..CachedOptions::default() };
+        Ok(self.logits(&self.hidden(canvas, cache, options)?))
+    }
+
+    /// What the last block makes of new tokens, `[N, D]`; their keys and values lie behind those in the cache.
+    fn hidden(&self, ids: &[u32], cache: &mut KvCache, options: CachedOptions) -> Result<Vec<f32>, DecodeError> {
         self.check(ids, cache)?;
         let (n, width, past) = (ids.len(), self.width, cache.len);
         let mut x = self.embed(ids, past);
@@ -124,7 +144,7 @@ impl PackedDecoder {
             remember(remembered, &rows, past, width);
             let queries: Vec<f32> = rows.chunks_exact(3 * width).flat_map(|row| &row[..width]).copied().collect();
             let new = NewTokens { queries: &queries, heads: self.heads, past };
-            attention_cached(new, remembered, &CachedOptions::default(), &mut mixed);
+            attention_cached(new, remembered, &options, &mut mixed);
             x = block.output.forward(&mixed, Some(&x));
             block.feed_forward_norm.apply(&x, &mut normed);
             let inner = block.up.forward(&normed, None); // [N, F]
@@ -132,13 +152,13 @@ impl PackedDecoder {
             gelu(&inner, &mut activated);
             x = block.down.forward(&activated, Some(&x));
         }
-        cache.len += n;
-        if wanted == Positions::Last {
-            x.drain(..x.len().saturating_sub(width));
-            normed.truncate(x.len());
-        }
-        self.norm.apply(&x, &mut normed);
-        Ok(self.output.forward(&normed, None))
+        Ok(x)
+    }
+
+    fn logits(&self, x: &[f32]) -> Vec<f32> {
+        let mut normed = vec![0.0; x.len()];
+        self.norm.apply(x, &mut normed);
+        self.output.forward(&normed, None)
     }
 
     pub(crate) fn check(&self, ids: &[u32], cache: &KvCache) -> Result<(), DecodeError> {

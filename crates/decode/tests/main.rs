@@ -1,7 +1,10 @@
 //! Reading together, writing one by one, and the model itself agree.
 
+mod parallel;
+
 use burn::tensor::{Device, Tensor};
 use lapidary_decode::{DecodeError, PackedDecoder, Positions, Stepper, generate, most_likely};
+use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::team::with_team;
 use lapidary_models::Pass;
@@ -27,7 +30,8 @@ fn numbers(x: Tensor<2>) -> Vec<f32> {
 fn logits_are_those_of_the_model() {
     let (decoder, ids) = (decoder(), ids(23));
     for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 1e-4)] {
-        let expected = numbers(decoder.logits(&ids, 1, &Pass::evaluation().with_precision(precision)));
+        let expected =
+            numbers(decoder.logits(&ids, 1, &Mask::causal(), &Pass::evaluation().with_precision(precision)).unwrap());
         let packed = PackedDecoder::new(&decoder, precision).unwrap();
         let logits = packed.read(&ids, &mut packed.cache(40), Positions::All).unwrap();
         assert_eq!(logits.len(), expected.len());

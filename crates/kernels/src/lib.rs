@@ -20,6 +20,7 @@ pub mod attention;
 pub mod batch_norm;
 #[cfg(target_arch = "x86_64")]
 mod bf16;
+pub mod choice;
 mod chunks;
 pub mod conv2d;
 pub mod cross_entropy;

@@ -15,6 +15,7 @@ use crate::math::{exp, max, mul_add, soft_cap, sum_of_exponentials};
 use crate::packing::Matrix;
 use crate::precision::Precision;
 use crate::product::{Terms, product};
+use crate::rng::Stream;
 use crate::simd::{LANES, Simd, dispatch};
 
 /// What the matrices do not say.
@@ -40,6 +41,13 @@ const ROWS: Range<usize> = 64..512;
 /// Numbers of `w` that belong to a block of columns.
 const BLOCK: usize = 1 << 20;
 
+/// Where the tokens that a loss draws come from: draws belong to seed, step and row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawKey {
+    pub seed: u64,
+    pub step: u64,
+}
+
 /// `Σ_rows -log softmax(x wᵀ)[target] / normalizer`, in nats, summed in `f64` in the order of the rows; with
 /// `gradients`, `dx` and `dw`, also these.
 ///
@@ -53,7 +61,36 @@ pub fn linear_cross_entropy(
     x: &[f32],
     w: &[f32],
     targets: &[i64],
+    gradients: Option<(&mut [f32], &mut [f32])>,
+) -> Result<f64, CrossEntropyError> {
+    all_tiles(settings, x, w, targets, gradients, None)
+}
+
+/// As [`linear_cross_entropy`], and for each row that counts one token `[n]` drawn from `softmax(x wᵀ)`: what the loss of
+/// unrolled denoising goes on from. A row that does not count keeps the token it has.
+///
+/// # Errors
+/// As [`check`]; nothing has been written then.
+pub fn linear_cross_entropy_drawing(
+    settings: &LinearCrossEntropy,
+    x: &[f32],
+    w: &[f32],
+    targets: &[i64],
+    gradients: Option<(&mut [f32], &mut [f32])>,
+    key: DrawKey,
+    tokens: &mut [u32],
+) -> Result<f64, CrossEntropyError> {
+    assert_eq!(tokens.len(), targets.len(), "a token for each row");
+    all_tiles(settings, x, w, targets, gradients, Some((key, tokens)))
+}
+
+fn all_tiles(
+    settings: &LinearCrossEntropy,
+    x: &[f32],
+    w: &[f32],
+    targets: &[i64],
     mut gradients: Option<(&mut [f32], &mut [f32])>,
+    mut drawn: Option<(DrawKey, &mut [u32])>,
 ) -> Result<f64, CrossEntropyError> {
     let width = settings.width;
     assert!(width > 0 && x.len().is_multiple_of(width) && w.len().is_multiple_of(width), "rows of {width}");
@@ -76,7 +113,8 @@ pub fn linear_cross_entropy(
             tile_x.copy_from_slice(&x[row * width..][..width]);
         }
         let tile_x = Matrix::row_major(tile_x, n, width);
-        let mut rows_of_tile: Vec<Row> = rows.iter().map(|&row| Row::new(targets[row] as usize)).collect();
+        let key = drawn.as_ref().map(|(key, _)| *key);
+        let mut rows_of_tile: Vec<Row> = rows.iter().map(|&row| Row::new(targets[row] as usize, key, row)).collect();
 
         let blocks = || w.chunks(columns * width).enumerate();
         for (block, w) in blocks() {
@@ -89,6 +127,9 @@ pub fn linear_cross_entropy(
             });
         }
         total = rows_of_tile.iter().fold(total, |total, row| total + row.loss());
+        if let Some((_, tokens)) = &mut drawn {
+            rows.iter().zip(&rows_of_tile).for_each(|(&row, seen)| tokens[row] = seen.token);
+        }
 
         let Some((dx, dw)) = &mut gradients else { continue };
         let tile_dx = &mut tile_dx[..n * width];
@@ -143,11 +184,16 @@ struct Row {
     largest: f32,
     /// Of the exponentials of the logits less the largest.
     sum: f64,
+    /// What draws.
+    stream: Option<Stream>,
+    /// Drawn from what has been seen.
+    token: u32,
 }
 
 impl Row {
-    fn new(target: usize) -> Self {
-        Self { target, target_logit: 0.0, largest: f32::NEG_INFINITY, sum: 0.0 }
+    fn new(target: usize, key: Option<DrawKey>, row: usize) -> Self {
+        let stream = key.map(|key| Stream::at_place(key.seed, key.step, row as u64));
+        Self { target, target_logit: 0.0, largest: f32::NEG_INFINITY, sum: 0.0, stream, token: 0 }
     }
 
     fn loss(&self) -> f64 {
@@ -178,8 +224,32 @@ fn see_body<S: Simd>(logits: &mut [f32], first: usize, cap: Option<f32>, row: &m
     // Logits of minus infinity only count nothing so far.
     let shift = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
     row.sum *= f64::from(row.largest - shift).exp();
-    row.sum += f64::from(sum_of_exponentials::<S>(logits, shift));
+    let sum = f64::from(sum_of_exponentials::<S>(logits, shift));
+    row.sum += sum;
     row.largest = largest;
+    if let Some(stream) = &mut row.stream {
+        // A block takes the draw from those before it as often as is its share of all so far (Chao, 1982).
+        let [block, column] = [(); 2].map(|()| f64::from(stream.uniform()));
+        if block * row.sum < sum {
+            row.token = (first + pick::<S>(logits, shift, column * sum)) as u32;
+        }
+    }
+}
+
+/// The first column up to which the exponentials sum to more than `wanted`, else the last that has one.
+#[inline(always)]
+fn pick<S: Simd>(logits: &[f32], shift: f32, wanted: f64) -> usize {
+    let (mut sum, mut last) = (0.0, 0);
+    for (column, logit) in logits.iter().enumerate() {
+        let share = f64::from(exp::<S>(logit - shift));
+        if share > 0.0 {
+            (sum, last) = (sum + share, column);
+            if sum > wanted {
+                break;
+            }
+        }
+    }
+    last
 }
 
 dispatch!(to_gradient = to_gradient_body(logits: &mut [f32], first: usize, settings: &LinearCrossEntropy, row: &Row));

@@ -1,4 +1,4 @@
-//! Which keys a query attends to. One type for the three trunks: bidirectional, autoregressive, prefix.
+//! Which keys a query attends to. One type for all trunks: bidirectional, autoregressive, prefix, canvas.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ pub enum MaskKind {
     Causal,
     /// As causal, and the first `prefix[row]` keys are visible to all queries (a prompt read both ways).
     Prefix,
+    /// As causal, and the queries from `prefix[row]` on see every key (a canvas behind a prompt). What a prompt's tokens
+    /// give does not depend on the canvas, so that they are read once however often the canvas is.
+    Canvas,
 }
 
 /// A mask over the rows of a batch. Rows and positions count from 0.
@@ -23,7 +26,8 @@ pub struct Mask {
     pub kind: MaskKind,
     /// Real tokens of each row: keys from there on are padding and hidden. `None`: no padding.
     pub lengths: Option<Arc<[usize]>>,
-    /// Prompt tokens of each row, for [`MaskKind::Prefix`]. `None`: no prompt, which makes it causal.
+    /// Prompt tokens of each row, for [`MaskKind::Prefix`] and [`MaskKind::Canvas`]. `None`: no prompt, which makes the
+    /// one causal and the other full.
     pub prefix: Option<Arc<[usize]>>,
     /// Tokens this far apart or further do not see each other, in either direction. `None`: no such limit.
     ///
@@ -48,6 +52,11 @@ impl Mask {
         Self { kind: MaskKind::Prefix, prefix: Some(prefix.into()), ..Self::default() }
     }
 
+    /// `prefix[row]` tokens of each row are causal, those behind them see all.
+    pub fn canvas(prefix: impl Into<Arc<[usize]>>) -> Self {
+        Self { kind: MaskKind::Canvas, prefix: Some(prefix.into()), ..Self::default() }
+    }
+
     /// Hides the keys at and beyond `lengths[row]`.
     pub fn with_lengths(self, lengths: impl Into<Arc<[usize]>>) -> Self {
         Self { lengths: Some(lengths.into()), ..self }
@@ -64,10 +73,13 @@ impl Mask {
     #[inline]
     pub fn span(&self, row: usize, query: usize, length: usize) -> Range<usize> {
         let window = self.window.unwrap_or(usize::MAX);
+        let prefix = || self.prefix.as_ref().map_or(0, |prefix| prefix[row]);
         let end = match self.kind {
             MaskKind::Full => length,
             MaskKind::Causal => query + 1,
-            MaskKind::Prefix => self.prefix.as_ref().map_or(0, |prefix| prefix[row]).max(query + 1),
+            MaskKind::Prefix => prefix().max(query + 1),
+            MaskKind::Canvas if query < prefix() => query + 1,
+            MaskKind::Canvas => length,
         };
         let end = end.min(query.saturating_add(window));
         let end = end.min(self.lengths.as_ref().map_or(length, |lengths| lengths[row])).min(length);
@@ -102,6 +114,8 @@ mod tests {
         assert_eq!(picture(&Mask::causal(), 0), ["#...", "##..", "###.", "####"]);
         assert_eq!(picture(&Mask::prefix([0, 2]), 1), ["##..", "##..", "###.", "####"]);
         assert_eq!(picture(&Mask::prefix([0, 2]), 0), picture(&Mask::causal(), 0));
+        assert_eq!(picture(&Mask::canvas([0, 2]), 1), ["#...", "##..", "####", "####"]);
+        assert_eq!(picture(&Mask::canvas([0, 2]), 0), picture(&Mask::full(), 0));
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! A plain decoder: learned positions, norm before each half, causal mask, its own output matrix.
+//! A plain decoder: learned positions, norm before each half, its own output matrix. Under a causal mask it writes token
+//! after token, with a canvas it repairs many at once.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
 
@@ -27,7 +29,7 @@ pub struct DecoderConfig {
     pub blocks: usize,
 }
 
-/// Predicts each token from those before it.
+/// Predicts tokens from what the mask lets it see.
 #[derive(Module, Debug)]
 pub struct Decoder {
     /// `[V, D]`.
@@ -67,33 +69,62 @@ impl Decoder {
     }
 
     /// `rows` sequences of equal length, row after row in `ids` → logits `[B·L, V]`.
-    pub fn logits(&self, ids: &[u32], rows: usize, pass: &Pass) -> Tensor<2> {
-        self.output.forward(self.hidden(ids, rows, pass), pass) // [B·L, V]
-    }
-
-    /// The mean loss of predicting `targets`, over `normalizer` of them; the logits are never held whole.
     ///
     /// # Errors
-    /// A target outside the vocabulary that is not -100.
+    /// A token outside the vocabulary, or longer sequences than there are positions.
+    pub fn logits(&self, ids: &[u32], rows: usize, mask: &Mask, pass: &Pass) -> Result<Tensor<2>, ModelError> {
+        Ok(self.output.forward(self.hidden(ids, rows, mask, pass)?, pass)) // [B·L, V]
+    }
+
+    /// The mean loss of predicting `targets` `[B·L]`, over `normalizer` of them; the logits are never held whole.
+    ///
+    /// # Errors
+    /// As [`Decoder::logits`], and a target outside the vocabulary that is not -100.
     pub fn loss(
         &self,
         ids: &[u32],
         targets: &[i64],
         rows: usize,
+        mask: &Mask,
         normalizer: f32,
         pass: &Pass,
     ) -> Result<Tensor<1>, ModelError> {
-        let x = self.hidden(ids, rows, pass); // [B·L, D]
+        let x = self.hidden(ids, rows, mask, pass)?; // [B·L, D]
         Ok(ops::linear_cross_entropy(x, self.output.used_weight(), targets, normalizer, pass.precision())?)
     }
 
+    /// The same, and a token `[B·L]` drawn for each place that has a target.
+    ///
+    /// # Errors
+    /// As [`Decoder::loss`].
+    #[expect(clippy::too_many_arguments, reason = "those of a loss, and where draws come from")]
+    pub fn loss_drawing(
+        &self,
+        ids: &[u32],
+        targets: &[i64],
+        rows: usize,
+        mask: &Mask,
+        normalizer: f32,
+        pass: &Pass,
+        key: DrawKey,
+    ) -> Result<(Tensor<1>, Vec<u32>), ModelError> {
+        let (x, weight) = (self.hidden(ids, rows, mask, pass)?, self.output.used_weight());
+        Ok(ops::linear_cross_entropy_drawing(x, weight, targets, normalizer, pass.precision(), key)?)
+    }
+
     /// The input of the output matrix, `[B·L, D]`.
-    fn hidden(&self, ids: &[u32], rows: usize, pass: &Pass) -> Tensor<2> {
-        let length = (ids.len() / rows) as u32;
-        let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length).collect();
+    fn hidden(&self, ids: &[u32], rows: usize, mask: &Mask, pass: &Pass) -> Result<Tensor<2>, ModelError> {
+        let [vocabulary, positions] = [&self.tokens, &self.positions].map(|table| table.weight.dims()[0]);
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(ModelError::Token { id, vocabulary });
+        }
+        let length = ids.len().checked_div(rows).unwrap_or(0);
+        if length > positions {
+            return Err(ModelError::TooLong { length, positions });
+        }
+        let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length as u32).collect();
         let x = self.tokens.forward(ids) + self.positions.forward(&positions); // [B·L, D]
-        let mask = Mask::causal();
-        let x = self.trunk.forward(x, 0..self.blocks, rows, &mask, pass);
-        self.norm.forward(x)
+        let x = self.trunk.forward(x, 0..self.blocks, rows, mask, pass);
+        Ok(self.norm.forward(x))
     }
 }

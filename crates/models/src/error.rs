@@ -21,6 +21,17 @@ pub enum ModelError {
         /// Tensor.
         name: String,
     },
+    /// A token that the model does not have.
+    #[error("token {id} is outside the vocabulary of {vocabulary}: is this the model's tokenizer?")]
+    Token {
+        /// The token's id.
+        id: u32,
+        /// Tokens that there are.
+        vocabulary: usize,
+    },
+    /// Unrolled denoising without a step.
+    #[error("denoising has no steps: give a weight for each, one at least")]
+    NoSteps,
     /// More tokens than the model has positions.
     #[error("an input has {length} tokens, the model has {positions} positions: set max_length to {positions} or less")]
     TooLong {

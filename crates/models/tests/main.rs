@@ -2,4 +2,5 @@
 
 mod bert;
 mod checkpoint;
+mod objective;
 mod trunk;

@@ -44,7 +44,7 @@ pub use gated::gated;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use linear_cross_entropy::linear_cross_entropy;
+pub use linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_drawing};
 pub use rms_norm::rms_norm;
 pub use sgd::sgd;
 pub use sum_of_squares::sum_of_squares;

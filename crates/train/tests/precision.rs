@@ -1,6 +1,7 @@
 //! Training in bf16 follows training in f32.
 
 use burn::tensor::Device;
+use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::decoder::{Decoder, DecoderConfig};
@@ -33,7 +34,9 @@ fn losses(precision: Precision) -> Vec<f64> {
         let rows: Vec<Vec<u32>> = (0..ROWS).map(|_| text(&mut stream, CONFIG.positions + 1)).collect();
         let ids: Vec<u32> = rows.iter().flat_map(|row| &row[..CONFIG.positions]).copied().collect();
         let targets: Vec<i64> = rows.iter().flat_map(|row| &row[1..]).map(|&id| i64::from(id)).collect();
-        let loss = model.loss(&ids, &targets, ROWS, targets.len() as f32, &pass).expect("targets in the vocabulary");
+        let loss = model
+            .loss(&ids, &targets, ROWS, &Mask::causal(), targets.len() as f32, &pass)
+            .expect("targets in the vocabulary");
         let value = loss.clone().into_scalar::<f32>();
         let gradients = parameters::gradients(&model, loss.backward());
         model = optimizer.step(model.clone(), gradients, 3e-3, 1.0);

@@ -122,6 +122,8 @@ pub struct CachedOptions {
     pub window: Option<usize>,
     pub scale: Option<f32>,
     pub soft_cap: Option<f32>,
+    /// New tokens from this one on see all new tokens, not only those before them.
+    pub canvas: Option<usize>,
 }
 
 /// New tokens, which the cache holds already, at the positions from `past` on.
@@ -135,8 +137,8 @@ pub struct NewTokens<'a> {
     pub past: usize,
 }
 
-/// `out = softmax(scale q kᵀ) v` for new tokens, each of which sees those before it and itself: `out` has the shape of
-/// the queries.
+/// `out = softmax(scale q kᵀ) v` for new tokens, each of which sees those before it and itself, or all if it is part
+/// of a canvas: `out` has the shape of the queries.
 pub fn attention_cached(new: NewTokens, cache: &KeyValueCache, options: &CachedOptions, out: &mut [f32]) {
     let call = Call::new(new, cache.heads.len(), cache.capacity, cache.head_width, options);
     assert_eq!(out.len(), new.queries.len(), "an output for each query");
@@ -185,6 +187,7 @@ struct Call<'a> {
     window: Option<usize>,
     scale: f32,
     soft_cap: Option<f32>,
+    canvas: Option<usize>,
     tokens: usize,
     /// Query heads of a head of keys and values.
     group: usize,
@@ -203,6 +206,7 @@ impl<'a> Call<'a> {
             window: options.window,
             scale: scale(options.scale, width),
             soft_cap: options.soft_cap,
+            canvas: options.canvas,
             tokens,
             group: heads / kv_heads,
         }
@@ -217,8 +221,12 @@ impl<'a> Call<'a> {
     /// The positions that a token sees.
     #[inline(always)]
     fn seen(&self, token: usize) -> Range<usize> {
-        let end = self.new.past + token + 1;
-        end.saturating_sub(self.window.unwrap_or(usize::MAX))..end
+        let next = self.new.past + token + 1;
+        let window = self.window.unwrap_or(usize::MAX);
+        let is_canvas = self.canvas.is_some_and(|first| token >= first);
+        let end = if is_canvas { self.new.past + self.tokens } else { next };
+        let end = end.min((next - 1).saturating_add(window));
+        next.saturating_sub(window).min(end)..end
     }
 }
 

@@ -90,7 +90,8 @@ fn twin(q: &[f64], k: &[f64], v: &[f64], dout: &[f64], shape: AttentionShape, op
 
 /// A mask of each kind, with and without window and padding (down to rows of nothing but padding).
 fn masks(rows: usize, length: usize) -> impl Strategy<Value = Mask> {
-    let kinds = prop_oneof![Just(MaskKind::Full), Just(MaskKind::Causal), Just(MaskKind::Prefix)];
+    let kinds =
+        prop_oneof![Just(MaskKind::Full), Just(MaskKind::Causal), Just(MaskKind::Prefix), Just(MaskKind::Canvas)];
     let of_rows = || prop::option::of(prop::collection::vec(0..=length, rows));
     let window = prop::option::of(0..=length + 1);
     (kinds, of_rows(), of_rows(), window).prop_map(|(kind, lengths, prefix, window)| Mask {

@@ -44,8 +44,9 @@ impl Sequence {
     }
 
     /// What ordinary attention gives.
-    fn expected(&self, options: &CachedOptions) -> Vec<f32> {
-        let mask = Mask { window: options.window, ..Mask::causal() };
+    fn expected(&self, past: usize, options: &CachedOptions) -> Vec<f32> {
+        let kind = options.canvas.map_or(Mask::causal(), |canvas| Mask::canvas([past + canvas]));
+        let mask = Mask { window: options.window, ..kind };
         let all = AttentionOptions { mask, rotary: None, scale: options.scale, soft_cap: options.soft_cap };
         let mut out = vec![0.0; self.q.len()];
         attention(&self.q, &self.k, &self.v, self.shape, &all, &mut out, None);
@@ -66,16 +67,35 @@ proptest! {
         soft_cap in prop::option::of(0.5f32..30.0),
         step in 1usize..30,
     ) {
-        let options = CachedOptions { window, scale, soft_cap };
+        let options = CachedOptions { window, scale, soft_cap, canvas: None };
         let sequence = Sequence::new(length, kv_heads, group, head_width);
         let whole = sequence.run(0, length, &options);
-        assert_close(&whole, &sequence.expected(&options), 1e-5, "out");
+        assert_close(&whole, &sequence.expected(0, &options), 1e-5, "out");
         for step in [1, step] {
             let parts = (0..length).step_by(step);
             let parts: Vec<f32> =
                 parts.flat_map(|past| sequence.run(past, step.min(length - past), &options)).collect();
             prop_assert!(parts == whole, "in steps of {step}");
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn a_canvas_sees_itself_and_what_is_before(
+        past in 0usize..150,
+        tokens in 1usize..60,
+        first in 0usize..70,
+        kv_heads in 1usize..3,
+        group in 1usize..4,
+        head_width in 1usize..40,
+        window in prop::option::of(0usize..220),
+    ) {
+        let options = CachedOptions { window, canvas: Some(first), ..CachedOptions::default() };
+        let sequence = Sequence::new(past + tokens, kv_heads, group, head_width);
+        let width = kv_heads * group * head_width;
+        assert_close(&sequence.run(past, tokens, &options), &sequence.expected(past, &options)[past * width..], 1e-5, "out");
     }
 }
 

@@ -1,5 +1,7 @@
 use lapidary_kernels::cross_entropy::{CrossEntropyError, IGNORED};
-use lapidary_kernels::linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy};
+use lapidary_kernels::linear_cross_entropy::{
+    DrawKey, LinearCrossEntropy, linear_cross_entropy, linear_cross_entropy_drawing,
+};
 use lapidary_kernels::precision::Precision;
 use proptest::prelude::*;
 
@@ -105,4 +107,59 @@ fn errors_come_before_anything_is_written() {
     assert_eq!(run(&[0, 3]), CrossEntropyError::TargetOutOfRange { row: 1, target: 3, vocab: 3 });
     assert_eq!(run(&[0]), CrossEntropyError::TargetCount { targets: 1, rows: 2 });
     assert_eq!((dx, dw), ([7.0; 4], [7.0; 6]));
+}
+
+/// Draws of equal rows fall as their softmax says, over several blocks of columns; rows that do not count draw nothing.
+#[test]
+fn drawn_tokens_have_the_softmax_as_their_distribution() {
+    for (vocabulary, width) in [(7, 1), (100, 21_846)] {
+        let n = if width == 1 { 20_000 } else { 600 };
+        let logits: Vec<f32> = (0..vocabulary).map(|i| (i % 5) as f32 * 0.7).collect();
+        let mut w = vec![0.0; vocabulary * width];
+        w.chunks_mut(width).zip(&logits).for_each(|(w, logit)| w[0] = *logit);
+        let mut x = vec![0.0; n * width];
+        x.chunks_mut(width).for_each(|x| x[0] = 1.0);
+        let targets: Vec<i64> = (0..n).map(|i| if i % 4 == 0 { IGNORED } else { 1 }).collect();
+        let settings = LinearCrossEntropy { width, normalizer: 1.0, soft_cap: None, precision: Precision::F32 };
+        let draw = |step| {
+            let mut tokens = vec![u32::MAX; n];
+            let key = DrawKey { seed: 3, step };
+            let loss = linear_cross_entropy_drawing(&settings, &x, &w, &targets, None, key, &mut tokens).unwrap();
+            assert_eq!(loss, linear_cross_entropy(&settings, &x, &w, &targets, None).unwrap());
+            tokens
+        };
+        let tokens = draw(1);
+        assert!(tokens == draw(1) && tokens != draw(2));
+        let mut counts = vec![0.0; vocabulary];
+        for (token, target) in tokens.iter().zip(&targets) {
+            match target {
+                1 => counts[*token as usize] += 1.0,
+                _ => assert_eq!(*token, u32::MAX),
+            }
+        }
+        let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+        let total = counts.iter().sum::<f64>();
+        let mut squares = 0.0;
+        for (count, logit) in counts.iter().zip(&logits) {
+            let expected = total * f64::from(*logit).exp() / sum;
+            squares += (count - expected).powi(2) / expected;
+        }
+        // Chi-squared with that many degrees of freedom, its mean and six standard deviations.
+        let freedom = (vocabulary - 1) as f64;
+        assert!(squares < freedom + 6.0 * (2.0 * freedom).sqrt(), "{squares} of {freedom}");
+    }
+}
+
+#[test]
+fn what_cannot_be_drawn_never_is() {
+    let logits = [f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY, -90.0, f32::NEG_INFINITY];
+    let settings = LinearCrossEntropy { width: 1, normalizer: 1.0, soft_cap: None, precision: Precision::F32 };
+    let mut tokens = vec![9; 500];
+    let key = DrawKey { seed: 0, step: 0 };
+    linear_cross_entropy_drawing(&settings, &[1.0; 500], &logits, &[1; 500], None, key, &mut tokens).unwrap();
+    assert!(tokens.iter().all(|token| *token == 1));
+    // No numbers: the loss says so, and a token of the vocabulary comes all the same.
+    let x = [f32::NAN; 3];
+    let loss = linear_cross_entropy_drawing(&settings, &x, &logits, &[1; 3], None, key, &mut tokens[..3]).unwrap();
+    assert!(loss.is_nan() && tokens[..3].iter().all(|token| *token < 5));
 }

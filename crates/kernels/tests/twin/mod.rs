@@ -6,6 +6,7 @@ mod adamw;
 mod attention;
 mod attention_cached;
 mod batch_norm;
+mod choice;
 mod conv2d;
 mod cross_entropy;
 mod dropout;

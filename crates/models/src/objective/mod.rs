@@ -1,13 +1,19 @@
 //! Objectives: a batch in, a loss out.
 
+mod autoregressive;
 mod classification;
+mod denoising;
+mod text;
 
 use burn::tensor::Tensor;
 
 use crate::error::ModelError;
 use crate::pass::Pass;
 
+pub use autoregressive::Autoregressive;
 pub use classification::Classification;
+pub use denoising::Denoising;
+pub use text::TextBatch;
 
 /// What a training step minimizes.
 pub trait Objective<M> {

@@ -1,4 +1,5 @@
 use burn::tensor::Device;
+use lapidary_kernels::mask::Mask;
 use lapidary_models::Pass;
 
 use super::{decoder, logits, tokens, values};
@@ -7,7 +8,10 @@ use super::{decoder, logits, tokens, values};
 fn masks_belong_to_the_seed_and_the_micro_batch() {
     let model = decoder(1, &Device::flex());
     let ids = tokens(2 * 9, 2);
-    let trained = |p, seed, micro_batch| values(model.logits(&ids, 2, &Pass::training(p, seed, micro_batch)));
+    let trained = |p, seed, micro_batch| {
+        let pass = Pass::training(p, seed, micro_batch);
+        values(model.logits(&ids, 2, &Mask::causal(), &pass).unwrap())
+    };
     assert_eq!(trained(0.1, 5, 6), trained(0.1, 5, 6));
     assert_ne!(trained(0.1, 5, 6), trained(0.1, 4, 6));
     assert_ne!(trained(0.1, 5, 6), trained(0.1, 5, 7));

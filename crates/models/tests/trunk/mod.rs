@@ -5,6 +5,7 @@ mod dropout;
 mod initializer;
 
 use burn::tensor::{Device, Tensor};
+use lapidary_kernels::mask::Mask;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::Pass;
 use lapidary_models::decoder::{Decoder, DecoderConfig};
@@ -27,5 +28,5 @@ fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 }
 
 fn logits(model: &Decoder, ids: &[u32], rows: usize) -> Vec<f32> {
-    values(model.logits(ids, rows, &Pass::evaluation()))
+    values(model.logits(ids, rows, &Mask::causal(), &Pass::evaluation()).unwrap())
 }

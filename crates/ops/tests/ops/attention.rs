@@ -61,7 +61,8 @@ fn agrees_with_pytorch() {
 /// Every kind of mask, with and without padding, down to rows of nothing but padding.
 fn cases() -> impl Strategy<Value = (AttentionShape, Mask)> {
     (1..4usize, 1..20usize, 1..4usize, 1..14usize).prop_flat_map(|(rows, length, heads, head_width)| {
-        let kind = prop_oneof![Just(MaskKind::Full), Just(MaskKind::Causal), Just(MaskKind::Prefix)];
+        let kind =
+            prop_oneof![Just(MaskKind::Full), Just(MaskKind::Causal), Just(MaskKind::Prefix), Just(MaskKind::Canvas)];
         let of_rows = || prop::option::of(prop::collection::vec(0..=length, rows));
         let mask = (kind, of_rows(), of_rows()).prop_map(|(kind, lengths, prefix)| Mask {
             kind,

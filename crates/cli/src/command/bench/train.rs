@@ -2,6 +2,7 @@
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
+use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::decoder::{Decoder, DecoderConfig};
@@ -65,6 +66,7 @@ impl Work for DecoderStep {
             &ids,
             &targets,
             ROWS,
+            &Mask::causal(),
             targets.len() as f32,
             &Pass::evaluation().with_precision(self.precision),
         )?;

@@ -1,0 +1,86 @@
+//! What a softmax over a vocabulary says about one place of a text: a token, how sure of it, how sure at all.
+
+use rayon::prelude::*;
+
+use crate::math::{exp, max, sum as total, sum_of_exponentials};
+use crate::simd::{Simd, dispatch};
+
+/// Logits that are summed together.
+const BLOCK: usize = 256;
+
+/// A token chosen from logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    pub token: u32,
+    /// `log p(token)` at temperature 1, in nats.
+    pub log_probability: f32,
+    /// Of the distribution at temperature 1, in nats.
+    pub entropy: f32,
+}
+
+/// One choice for each row of `logits [n, vocabulary]`, drawn from `softmax(logits / temperature)` by the row's number of
+/// `uniform [n]`, each in `[0, 1)`. A temperature of 0 takes the likeliest, of equal ones the first.
+///
+/// Logits that are not numbers give a token of the vocabulary all the same, and a `log_probability` that is not a number.
+pub fn choose(logits: &[f32], vocabulary: usize, temperature: f32, uniform: &[f32], choices: &mut [Choice]) {
+    assert!(vocabulary > 0, "a vocabulary to choose from");
+    assert_eq!(logits.len(), choices.len() * vocabulary, "a row of logits for each choice");
+    assert_eq!(uniform.len(), choices.len(), "a number for each choice");
+    let rows = logits.par_chunks_exact(vocabulary).zip(uniform);
+    rows.zip(choices).for_each(|((logits, uniform), choice)| *choice = of_row(logits, temperature, *uniform));
+}
+
+dispatch!(of_row = of_row_body(logits: &[f32], temperature: f32, uniform: f32) -> Choice);
+
+#[inline(always)]
+fn of_row_body<S: Simd>(logits: &[f32], temperature: f32, uniform: f32) -> Choice {
+    let largest = max(logits);
+    // No logit is equal to a largest that is not a number.
+    let best = logits.iter().position(|logit| *logit == largest).unwrap_or(0);
+    let (mut sum, mut mean) = (0.0, 0.0);
+    for logits in logits.chunks(BLOCK) {
+        let mut products = [0.0; BLOCK];
+        // What has no probability counts nothing, and minus infinity times nothing would.
+        let shifted = |logit: f32| (logit - largest).max(-100.0);
+        products.iter_mut().zip(logits).for_each(|(product, logit)| {
+            let shifted = shifted(*logit);
+            *product = exp::<S>(shifted) * shifted;
+        });
+        mean += f64::from(total(&products));
+        sum += f64::from(sum_of_exponentials::<S>(logits, largest));
+    }
+    // -Σ p log p = log Σ exp(l - m) - Σ p (l - m).
+    let entropy = (sum.ln() - mean / sum) as f32;
+    let token = if temperature > 0.0 { draw::<S>(logits, largest, 1.0 / temperature, uniform) } else { best };
+    let log_probability = (f64::from(logits[token] - largest) - sum.ln()) as f32;
+    Choice { token: token as u32, log_probability, entropy }
+}
+
+/// The first token up to which the probabilities sum to more than `uniform`, else the last that has any.
+#[inline(always)]
+fn draw<S: Simd>(logits: &[f32], largest: f32, inverse: f32, uniform: f32) -> usize {
+    let weights = |logits: &[f32]| {
+        let mut weights = [0.0; BLOCK];
+        weights.iter_mut().zip(logits).for_each(|(weight, logit)| *weight = exp::<S>((logit - largest) * inverse));
+        weights
+    };
+    let sum_of = |logits: &[f32]| f64::from(total(&weights(logits)[..logits.len()]));
+    let wanted = f64::from(uniform) * logits.chunks(BLOCK).map(sum_of).sum::<f64>();
+    let (mut sum, mut last) = (0.0, 0);
+    for (block, logits) in logits.chunks(BLOCK).enumerate() {
+        let behind = sum + sum_of(logits);
+        // In the last block with any weight if rounding has put what is wanted behind it.
+        for (column, weight) in weights(logits)[..logits.len()].iter().enumerate().filter(|(_, weight)| **weight > 0.0)
+        {
+            last = block * BLOCK + column;
+            if behind > wanted {
+                sum += f64::from(*weight);
+                if sum > wanted {
+                    return last;
+                }
+            }
+        }
+        sum = behind;
+    }
+    last
+}

@@ -1,0 +1,40 @@
+//! Each token of the target from those before it.
+
+use burn::tensor::Tensor;
+use lapidary_kernels::cross_entropy::IGNORED;
+use lapidary_kernels::mask::Mask;
+
+use super::{Objective, TextBatch};
+use crate::decoder::Decoder;
+use crate::error::ModelError;
+use crate::pass::Pass;
+
+/// The mean of `-log p(token | tokens before it)` over the targets, in nats. A row's very first token, which nothing is
+/// before, does not count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Autoregressive;
+
+impl Autoregressive {
+    /// What each place is to predict, `[B·L]`: the token behind it where that belongs to the target.
+    fn next(batch: &TextBatch) -> Vec<i64> {
+        let mut targets = vec![IGNORED; batch.ids.len()];
+        let length = batch.length();
+        for place in batch.target_places().filter(|place| place % length > 0) {
+            targets[place - 1] = batch.ids[place].into();
+        }
+        targets
+    }
+}
+
+impl Objective<Decoder> for Autoregressive {
+    type Batch = TextBatch;
+
+    fn loss(&self, model: &Decoder, batch: &TextBatch, pass: &Pass, normalizer: f32) -> Result<Tensor<1>, ModelError> {
+        // Padding lies behind all that counts, where a causal mask hides it.
+        model.loss(&batch.ids, &Self::next(batch), batch.rows, &Mask::causal(), normalizer, pass)
+    }
+
+    fn targets(&self, batch: &TextBatch) -> usize {
+        Self::next(batch).iter().filter(|target| **target != IGNORED).count()
+    }
+}

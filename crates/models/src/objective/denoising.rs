@@ -1,0 +1,93 @@
+//! Unrolled denoising: the target is corrupted, repaired, and the repair repaired again.
+//!
+//! Savinov et al., "Step-unrolled denoising autoencoders for text generation" (SUNDAE, 2112.06749), section 2: the
+//! model learns from its own outputs, which is what it sees when it writes in several passes.
+
+use burn::tensor::Tensor;
+use lapidary_kernels::cross_entropy::IGNORED;
+use lapidary_kernels::linear_cross_entropy::DrawKey;
+use lapidary_kernels::mask::Mask;
+use lapidary_kernels::rng::Stream;
+
+use super::{Objective, TextBatch};
+use crate::decoder::Decoder;
+use crate::error::ModelError;
+use crate::pass::Pass;
+
+/// `Σ_t weights[t] · mean of -log p(target | x_t)`, in nats, `x_0` the corrupted target and `x_(t+1)` drawn from what the
+/// model makes of `x_t` (equations 5 and 7; the paper's two steps weigh a half each).
+///
+/// The rate of corruption is uniform in `[0, 1]` and each row's own; a corrupted token is any of the vocabulary's with
+/// equal probability. All of the target counts, corrupted or not. No gradient goes through a draw.
+#[derive(Clone, Debug)]
+pub struct Denoising {
+    /// One a step.
+    pub weights: Vec<f32>,
+    /// Tokens that there are.
+    pub vocabulary: usize,
+}
+
+/// The place that corruption draws from; a row's draws in the loss are at the row's number.
+const CORRUPTION: u64 = 1 << 62;
+
+impl Denoising {
+    /// Two steps of equal weight.
+    pub fn new(vocabulary: usize) -> Self {
+        Self { weights: vec![0.5, 0.5], vocabulary }
+    }
+
+    /// The batch's tokens, `[B·L]`, of whose targets each row loses its share.
+    pub fn corrupted(&self, batch: &TextBatch) -> Vec<u32> {
+        let mut ids = batch.ids.clone();
+        let length = batch.length();
+        for (row, (&prompt, &end)) in batch.prompts.iter().zip(&*batch.ends).enumerate() {
+            let mut stream = Stream::at_place(batch.key.seed, batch.key.step, CORRUPTION + row as u64);
+            let rate = stream.uniform();
+            for id in &mut ids[row * length + prompt..row * length + end] {
+                if stream.uniform() < rate {
+                    *id = stream.below(self.vocabulary) as u32;
+                }
+            }
+        }
+        ids
+    }
+
+    /// What each place is to become, `[B·L]`.
+    fn repaired(batch: &TextBatch) -> Vec<i64> {
+        let mut targets = vec![IGNORED; batch.ids.len()];
+        batch.target_places().for_each(|place| targets[place] = batch.ids[place].into());
+        targets
+    }
+}
+
+impl Objective<Decoder> for Denoising {
+    type Batch = TextBatch;
+
+    fn loss(&self, model: &Decoder, batch: &TextBatch, pass: &Pass, normalizer: f32) -> Result<Tensor<1>, ModelError> {
+        let mask = Mask::canvas(batch.prompts.clone()).with_lengths(batch.ends.clone());
+        let targets = Self::repaired(batch);
+        let mut ids = self.corrupted(batch);
+        let mut total: Option<Tensor<1>> = None;
+        for (step, &weight) in self.weights.iter().enumerate() {
+            let normalizer = normalizer / weight;
+            let loss = if step + 1 < self.weights.len() {
+                // Steps of one batch are told apart by their seed, batches by their step.
+                let key = DrawKey { seed: batch.key.seed.wrapping_add(step as u64), ..batch.key };
+                let (loss, drawn) = model.loss_drawing(&ids, &targets, batch.rows, &mask, normalizer, pass, key)?;
+                batch.target_places().for_each(|place| ids[place] = drawn[place]);
+                loss
+            } else {
+                model.loss(&ids, &targets, batch.rows, &mask, normalizer, pass)?
+            };
+            total = Some(match total {
+                Some(total) => total + loss,
+                None => loss,
+            });
+        }
+        total.ok_or(ModelError::NoSteps)
+    }
+
+    fn targets(&self, batch: &TextBatch) -> usize {
+        batch.target_places().count()
+    }
+}
