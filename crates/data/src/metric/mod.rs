@@ -1,6 +1,7 @@
-//! Metrics: predictions and labels in, scores out. Percentages are 0-100.
+//! Metrics: predictions and labels, or generated texts and references, in; scores out. Percentages are 0-100.
 
 pub mod accuracy;
+pub mod text;
 
 /// What can be wrong with predictions that are to be scored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -14,4 +15,10 @@ pub enum MetricError {
     /// A class index beyond the classes.
     #[error("{what} {class} of example {example} is not one of {classes} classes")]
     Class { what: &'static str, class: u32, example: usize, classes: u32 },
+    /// Hypotheses and their references are not of one set.
+    #[error("{hypotheses} hypotheses for the references of {references} rows")]
+    Rows { hypotheses: usize, references: usize },
+    /// A hypothesis that has nothing to be compared with.
+    #[error("row {row} has no reference; each row needs at least one, which may be empty text")]
+    Unreferenced { row: usize },
 }
