@@ -2,4 +2,5 @@
 
 #[cfg(feature = "real-data")]
 mod real_data;
+mod trained;
 mod way;
