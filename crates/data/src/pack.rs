@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::source::{DataError, Document};
-use crate::store::{StoreError, StoreWriter, TokenStore};
+use crate::store::{self, StoreError, StoreWriter, TokenStore};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// The folder of the documents to train on.
@@ -82,11 +82,12 @@ pub fn every_nth(list: &str, nth: NonZeroUsize) -> BTreeSet<String> {
 /// Encodes documents and writes them to `folder/train` and, if some are to be held out, `folder/held_out`.
 ///
 /// Texts are encoded as text: a special token that one of them quotes is none. The stores hold the documents in their
-/// order, and are the same on any number of threads.
+/// order, and are the same on any number of threads. They take the place of those that the folder had.
 ///
 /// # Errors
 /// When a document cannot be read, encoded or written, two have one name, one that was to be held out does not come,
-/// or none is left to train on. Then the folder has the stores that it had before.
+/// or none is left to train on. Then the folder has the stores that it had before, unless it was the replacing of them
+/// that failed.
 pub fn pack(
     documents: impl IntoIterator<Item = Result<Document, DataError>>,
     tokenizer: &Tokenizer,
@@ -130,7 +131,10 @@ pub fn pack(
     if let Some(first) = missing.next() {
         return Err(PackError::Missing { first: first.clone(), more: missing.count() });
     }
-    Ok(Packed { train: train.finish()?, held_out: held_out.map(StoreWriter::finish).transpose()? })
+    let train = train.finish()?;
+    // What another split held out may be among what is trained on now.
+    store::remove(&folder.join(HELD_OUT))?;
+    Ok(Packed { train, held_out: held_out.map(StoreWriter::finish).transpose()? })
 }
 
 #[cfg(test)]
@@ -178,6 +182,8 @@ mod tests {
         assert_eq!(again.train.sha256(), train.sha256());
         let all = pack(documents(), &tokenizer, &options(&[]), &folder.path().join("all")).unwrap();
         assert!(all.held_out.is_none() && all.train.documents().len() == 5);
+        pack(documents(), &tokenizer, &options(&[]), folder.path()).unwrap();
+        assert!(TokenStore::open(&folder.path().join(HELD_OUT)).is_err(), "held out before, trained on now");
     }
 
     #[test]

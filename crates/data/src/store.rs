@@ -378,6 +378,18 @@ impl Drop for StoreWriter {
     }
 }
 
+/// Removes the store of a folder, if there is one.
+pub(crate) fn remove(folder: &Path) -> Result<(), StoreError> {
+    for name in [HEADER_NAME, TOKENS_NAME] {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(StoreError::Write { path, cause }),
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
 fn part(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.part"))
 }
