@@ -4,20 +4,29 @@
 //! [`Tokenizer`] turns each into an [`Encoded`] row, [`batch`] groups the rows by length and [`Batch::collate`] pads a
 //! group into the arrays that a model takes. [`metric`] compares what the model said with the labels.
 //!
+//! Plain text for pretraining has a way of its own: a [`TextSource`] streams [`Document`]s, [`Tokenizer::train`] makes a
+//! vocabulary of them, [`pack`](pack::pack) writes their ids into a [`TokenStore`] and [`Windows`] draws from it.
+//!
 //! Everything random here is a pure function of a seed and a step, through [`lapidary_kernels::rng`]: the same seed
 //! gives the same bytes on every machine.
 
 pub mod batch;
 pub mod example;
 pub mod metric;
+pub mod pack;
 pub mod picture;
 pub mod source;
+pub mod store;
 pub mod synth;
 pub mod tokenizer;
+pub mod windows;
 
 pub use batch::{BatchOptions, SortedPlan};
 pub use example::{Batch, Dataset, Encoded, Example, Part};
 pub use metric::accuracy::Accuracy;
+pub use pack::{PackOptions, Packed};
 pub use picture::Picture;
-pub use source::{Columns, DataError, Labels};
-pub use tokenizer::{Tokenizer, TokenizerError};
+pub use source::{Columns, DataError, Document, Labels, TextSource};
+pub use store::TokenStore;
+pub use tokenizer::{Algorithm, Tokenizer, TokenizerConfig, TokenizerError};
+pub use windows::Windows;

@@ -3,4 +3,5 @@
 #[cfg(feature = "real-data")]
 mod real_data;
 mod text_metrics;
+mod trained;
 mod way;

@@ -1,10 +1,12 @@
-//! SST-2 as GLUE has it, and MiniLM's tokenizer on it. `$LAPIDARY_DATA` (default `data/`) has `sst2/`, and
-//! `$LAPIDARY_MODELS` (default the cache folder) has `minilm-l6/`; docs/data.md says where they come from.
+//! SST-2 as GLUE has it, MiniLM's tokenizer on it, and books. `$LAPIDARY_DATA` (default `data/`) has `sst2/` and
+//! `text/`, and `$LAPIDARY_MODELS` (default the cache folder) has `minilm-l6/`; docs/data.md says where they come from.
 
 use std::env::var_os;
 use std::path::PathBuf;
 
-use lapidary_data::{Columns, Example, Labels, Tokenizer, source};
+use lapidary_data::{
+    Algorithm, Columns, DataError, Example, Labels, PackOptions, TextSource, Tokenizer, TokenizerConfig, pack, source,
+};
 use sha2::{Digest, Sha256};
 
 /// Made by oracles/tokenizer_ids.py with `tokenizers` 0.23.3 and `transformers` 5.23.0.
@@ -20,10 +22,13 @@ fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+fn data() -> PathBuf {
+    folder("LAPIDARY_DATA").unwrap_or_else(|| workspace().join("data"))
+}
+
 fn sst2(file: &str) -> Vec<Example> {
-    let data = folder("LAPIDARY_DATA").unwrap_or_else(|| workspace().join("data"));
     let columns = Columns { text: "sentence".into(), pair: None, label: "label".into(), labels: Labels::Count(2) };
-    source::read(&data.join("sst2").join(file), &columns).unwrap()
+    source::read(&data().join("sst2").join(file), &columns).unwrap()
 }
 
 fn minilm() -> Tokenizer {
@@ -52,4 +57,40 @@ fn ids_are_those_of_hugging_face() {
     }
     let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hash, DEV_IDS_SHA256);
+}
+
+/// 174 books in an archive with a long window, and a list of lines `bytes<TAB>name`.
+#[test]
+fn books_are_those_of_their_list() {
+    let list = std::fs::read_to_string(data().join("text/classic_books.list.txt")).unwrap();
+    let mut expected = list.lines();
+    let mut bytes = 0;
+    for book in TextSource::open(&data().join("text/classic_books.tar.zst")).unwrap() {
+        let book = book.unwrap();
+        // Byte order marks, which are counted in the list, are no text.
+        let line = [0, 3].map(|mark| format!("{}\t{}", book.text.len() + mark, book.name));
+        assert!(expected.next().is_some_and(|expected| line.iter().any(|line| line == expected)), "{line:?}");
+        bytes += book.text.len();
+    }
+    assert_eq!(expected.next(), None);
+    assert!(bytes > 61_000_000, "{bytes}");
+}
+
+#[test]
+fn wikitext_is_learned_packed_and_read_back() {
+    let path = data().join("text/wikitext2.valid.txt.zst");
+    let texts = || TextSource::open(&path).unwrap().map(|document| Ok::<_, DataError>(document?.text));
+    let text = texts().next().unwrap().unwrap();
+    for algorithm in [Algorithm::Bpe, Algorithm::Unigram] {
+        let tokenizer = Tokenizer::train(texts(), &TokenizerConfig::new(algorithm, 4096)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let documents = TextSource::open(&path).unwrap();
+        let packed = pack::pack(documents, &tokenizer, &PackOptions::default(), folder.path()).unwrap();
+        let store = packed.train;
+        assert_eq!((store.bytes(), store.documents().len()), (1_121_681, 1));
+        let ids = store.read(0..store.tokens() - 1).unwrap();
+        assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+        let bytes_per_token = text.len() as f64 / ids.len() as f64;
+        assert!(bytes_per_token > 2.8, "{algorithm:?}: {bytes_per_token}");
+    }
 }

@@ -30,15 +30,31 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Example>, DataError> {
     Ok(examples)
 }
 
-fn row(line: &str, columns: &Columns) -> Result<Example, String> {
-    let object: Map<String, Value> = serde_json::from_str(line)
-        .map_err(|cause| format!("not a JSON object (column {}): {}", cause.column(), quote(line)))?;
-    let get = |key: &str| object.get(key).ok_or_else(|| format!("there is no key {}", quote(key)));
-    let text = |key: &str| match get(key)? {
+/// The text of an unlabelled line.
+pub(super) fn text(line: &str, key: &str) -> Result<String, String> {
+    string(&object(line)?, key).map(str::to_owned)
+}
+
+fn object(line: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(line)
+        .map_err(|cause| format!("not a JSON object (column {}): {}", cause.column(), quote(line)))
+}
+
+fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a Value, String> {
+    object.get(key).ok_or_else(|| format!("there is no key {}", quote(key)))
+}
+
+fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, String> {
+    match get(object, key)? {
         Value::String(text) => Ok(text.as_str()),
         other => Err(format!("{} is not a string but {}", quote(key), quote(&other.to_string()))),
-    };
-    let label = match (get(&columns.label)?, &columns.labels) {
+    }
+}
+
+fn row(line: &str, columns: &Columns) -> Result<Example, String> {
+    let object = object(line)?;
+    let text = |key: &str| string(&object, key);
+    let label = match (get(&object, &columns.label)?, &columns.labels) {
         (Value::Number(number), Labels::Count(_)) => {
             let index = number.as_u64().and_then(|index| u32::try_from(index).ok());
             columns.labels.check_index(index).ok_or_else(|| columns.labels.outside(&number.to_string()))?

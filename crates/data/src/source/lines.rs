@@ -12,9 +12,24 @@ pub const MAX_FILE_BYTES: u64 = 4 << 30;
 /// The longest line: 16 MiB.
 pub const MAX_LINE_BYTES: u64 = 16 << 20;
 
+/// Zstandard's window that is allowed, as a power of two: 128 MiB, what `zstd --long` makes without a number.
+const MAX_WINDOW_LOG: u32 = 27;
+
+/// The bytes of a file, decompressed as they are read if its name ends in `.zst`.
+pub(super) fn bytes(path: &Path) -> Result<Box<dyn BufRead + Send>, DataError> {
+    let failed = |cause| DataError::Open { path: path.to_path_buf(), cause };
+    let file = File::open(path).map_err(failed)?;
+    if !is_zst(path) {
+        return Ok(Box::new(BufReader::new(file)));
+    }
+    let mut decoder = zstd::Decoder::new(file).map_err(failed)?;
+    decoder.window_log_max(MAX_WINDOW_LOG).map_err(failed)?;
+    Ok(Box::new(BufReader::new(decoder)))
+}
+
 pub(super) struct Lines {
     path: PathBuf,
-    reader: Box<dyn BufRead>,
+    reader: Box<dyn BufRead + Send>,
     buffer: Vec<u8>,
     line: u64,
     bytes: u64,
@@ -27,13 +42,8 @@ impl Lines {
         Lines::open_within(path, MAX_FILE_BYTES, MAX_LINE_BYTES)
     }
 
-    fn open_within(path: &Path, max_file_bytes: u64, max_line_bytes: u64) -> Result<Lines, DataError> {
-        let failed = |cause| DataError::Open { path: path.to_path_buf(), cause };
-        let file = File::open(path).map_err(failed)?;
-        let reader: Box<dyn BufRead> = match is_zst(path) {
-            true => Box::new(BufReader::new(zstd::Decoder::new(file).map_err(failed)?)),
-            false => Box::new(BufReader::new(file)),
-        };
+    pub(super) fn open_within(path: &Path, max_file_bytes: u64, max_line_bytes: u64) -> Result<Lines, DataError> {
+        let reader = bytes(path)?;
         let path = path.to_path_buf();
         Ok(Lines { path, reader, buffer: Vec::new(), line: 0, bytes: 0, max_file_bytes, max_line_bytes })
     }
@@ -73,6 +83,11 @@ impl Lines {
                 Err(self.wrong(format!("byte {} is not UTF-8, after {}", error.valid_up_to() + 1, quote(&good))))
             }
         }
+    }
+
+    /// The number of the line that was read last, from 1.
+    pub(super) fn line(&self) -> u64 {
+        self.line
     }
 
     /// An error in the line that was read last.

@@ -1,4 +1,4 @@
-//! File formats: one a file, each from a path to [`Example`]s, each row checked.
+//! File formats: one a file, each from a path to [`Example`]s, each row checked; and plain [text] by the document.
 //!
 //! A file may be compressed with Zstandard (`.zst` after its format's extension); it is decompressed as it is read and
 //! never held whole. Every malformed row is an error that names the file, the line and what was wrong: a set is read
@@ -6,6 +6,8 @@
 
 pub mod jsonl;
 mod lines;
+mod tar;
+pub mod text;
 pub mod tsv;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use lines::{MAX_FILE_BYTES, MAX_LINE_BYTES};
+pub use text::{Document, TextSource};
 
 use crate::{Example, Part};
 
@@ -34,6 +37,18 @@ pub enum DataError {
     /// There is no row at all.
     #[error("{path} holds no examples")]
     Empty { path: PathBuf },
+    /// Its name says no format of plain text.
+    #[error("{path}: its name must end in .txt, .md, .jsonl or .tar, or in one of them with .zst added")]
+    TextFormat { path: PathBuf },
+    /// Bytes of a document of plain text are not text.
+    #[error("{path}, document {document:?}: the byte at offset {offset} is not UTF-8")]
+    NotText { path: PathBuf, document: String, offset: u64 },
+    /// A file or archive of plain text cannot be read on.
+    #[error("cannot read {path}: {cause}")]
+    Text { path: PathBuf, cause: std::io::Error },
+    /// A folder or file has no document at all.
+    #[error("{path} holds no documents")]
+    NoDocuments { path: PathBuf },
     /// The columns that were asked for contradict themselves.
     #[error("cannot read {path} with these columns: {what}")]
     Columns { path: PathBuf, what: String },

@@ -1,4 +1,8 @@
-//! Text to token ids, by the `tokenizer.json` of a checkpoint folder.
+//! Text to token ids, by the `tokenizer.json` of a checkpoint folder, and vocabularies [trained](train) on one's own
+//! text.
+
+mod plain;
+pub mod train;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -6,10 +10,14 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
 use tokenizers::{PostProcessor, TruncationDirection, TruncationStrategy};
 
+pub use train::{Algorithm, TokenizerConfig};
+
 use crate::{Dataset, Encoded, Example, Part};
+use plain::PlainText;
 
 /// The file's name in every checkpoint folder.
 pub const FILE_NAME: &str = "tokenizer.json";
@@ -52,6 +60,27 @@ pub enum TokenizerError {
     /// One example of a set.
     #[error("example {index}: {cause}")]
     Example { index: usize, cause: Box<TokenizerError> },
+    /// An id stands for no token.
+    #[error("id {id} is beyond the vocabulary of {vocabulary} tokens")]
+    Id { id: u32, vocabulary: usize },
+    /// What a new tokenizer should be contradicts itself.
+    #[error("no tokenizer can be trained so: {what}")]
+    Config { what: String },
+    /// One of the texts to train on could not be had. Texts count from 0.
+    #[error("training text {index}: {cause}")]
+    Text { index: u64, cause: Box<dyn std::error::Error + Send + Sync> },
+    /// There is nothing to learn from.
+    #[error("there is no text to train a tokenizer on")]
+    NoText,
+    /// There is more than the trainers count.
+    #[error("{what} to train a tokenizer on: a sample of the text gives as good a vocabulary")]
+    TooMuchText { what: String },
+    /// The text has too few sequences of bytes that repeat.
+    #[error("the text gives {found} tokens, special ones and bytes included, and not {wanted}: ask for fewer")]
+    Scarce { wanted: usize, found: usize },
+    /// The trainer gave up.
+    #[error("cannot train the tokenizer: {what}")]
+    Train { what: String },
 }
 
 /// The ids of one text or pair.
@@ -81,6 +110,7 @@ pub struct EncodedSet {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    plain: PlainText,
     file: Vec<u8>,
     pad_id: u32,
     vocab_size: usize,
@@ -176,7 +206,8 @@ impl Tokenizer {
                 return Err(format!("it adds a special token of id {id}, beyond its vocabulary"));
             }
         }
-        Ok(Tokenizer { inner, file, pad_id, vocab_size })
+        let plain = PlainText::new(&inner, &json);
+        Ok(Tokenizer { inner, plain, file, pad_id, vocab_size })
     }
 
     /// The id that fills the rows of a batch.
@@ -192,6 +223,11 @@ impl Tokenizer {
     /// The id of a token, if the vocabulary has it.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// SHA-256 of the file in hexadecimal: what was tokenised with one file is worthless with another.
+    pub fn sha256(&self) -> String {
+        Sha256::digest(&self.file).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The ids of a text or a pair of texts with their special tokens, at most `max_length` of them.
@@ -272,9 +308,14 @@ impl Tokenizer {
 
     /// The text of some ids, special tokens left out.
     ///
+    /// Ids of a byte-level vocabulary that end within a character give U+FFFD for its bytes.
+    ///
     /// # Errors
-    /// When the tokenizer's decoder refuses them.
+    /// When an id is beyond the vocabulary, or the tokenizer's decoder refuses them.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            return Err(TokenizerError::Id { id, vocabulary: self.vocab_size });
+        }
         let failed = |cause: tokenizers::Error| TokenizerError::Encode {
             text: format!("{:?}", &ids[..ids.len().min(8)]),
             what: cause.to_string(),
