@@ -10,6 +10,7 @@ mod output;
 mod pipeline;
 mod recipe;
 mod stage;
+mod text;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;

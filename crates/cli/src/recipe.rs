@@ -5,17 +5,20 @@ mod bits;
 mod check;
 mod document;
 mod roots;
+mod text;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use lapidary_kernels::precision::Precision;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use bits::Bits;
 use document::Sources;
 pub use roots::Roots;
+pub use text::{ObjectiveName, PretrainVariant, TextRecipe, TokenizerKind};
 
 /// What can be wrong with a recipe, or with the inputs that it names.
 #[derive(Debug, thiserror::Error)]
@@ -243,20 +246,44 @@ impl Recipe {
     /// Reads and checks a recipe. Each of `overrides` is a `key=value` as given to `--set`: a dotted path, with the
     /// name or the number of a variant in `quantize.variant.w4.steps`, and a TOML value or a bare string.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
-        let text = fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
-        Self::parse(&path.display().to_string(), &text, overrides)
+        read_checked(path, overrides, check::check)
     }
 
     /// [`read`](Self::read) of a text; `file` is what errors call it.
+    #[cfg(test)]
     pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
-        let sources = Sources::new(file, text, overrides)?;
-        let document = sources.document()?;
-        let recipe: Self = document.deserialize()?;
-        match check::check(&recipe) {
-            Ok(()) => Ok(recipe),
-            Err(fault) => Err(document.fault(&fault.key, &fault.message)),
-        }
+        parse_checked(file, text, overrides, check::check)
     }
+}
+
+fn read_checked<R: DeserializeOwned>(
+    path: &Path,
+    overrides: &[String],
+    check: impl FnOnce(&R) -> check::Checked,
+) -> Result<R, RecipeError> {
+    let text = fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
+    parse_checked(&path.display().to_string(), &text, overrides, check)
+}
+
+fn parse_checked<R: DeserializeOwned>(
+    file: &str,
+    text: &str,
+    overrides: &[String],
+    check: impl FnOnce(&R) -> check::Checked,
+) -> Result<R, RecipeError> {
+    let sources = Sources::new(file, text, overrides)?;
+    let document = sources.document()?;
+    let recipe: R = document.deserialize()?;
+    match check(&recipe) {
+        Ok(()) => Ok(recipe),
+        Err(fault) => Err(document.fault(&fault.key, &fault.message)),
+    }
+}
+
+/// Whether a recipe has `kind = "text"`. What else may be wrong with the file is told when it is read as its kind.
+pub fn is_text(path: &Path) -> bool {
+    let kind = |text: String| Some(text.parse::<toml::Table>().ok()?.get("kind")?.as_str()? == "text");
+    fs::read_to_string(path).ok().and_then(kind).unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod calls;
 mod inspect;
 mod run;
+mod text;
 #[cfg(feature = "vulkan")]
 mod vulkan;
 

@@ -14,7 +14,7 @@ use lapidary_data::{Batch, Encoded};
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::{Checkpoint, SafetensorsFile};
 use lapidary_models::load::load;
-use lapidary_models::{Classifier, parameters};
+use lapidary_models::{Checkpointed, Classifier, parameters};
 
 const BLOCKS: usize = 2;
 

@@ -12,7 +12,7 @@ use lapidary_ops as ops;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Config};
-use crate::classifier::{Classifier, Matrix};
+use crate::classifier::{Checkpointed, Classifier, Matrix};
 use crate::error::ModelError;
 use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
 use crate::pass::Pass;
@@ -222,7 +222,7 @@ impl Bert {
     }
 }
 
-impl Classifier for Bert {
+impl Checkpointed for Bert {
     fn checkpoint_name(path: &str) -> String {
         let parts: Vec<&str> = path.split('.').collect();
         let inside = |rest: &[&str]| -> String {
@@ -261,6 +261,20 @@ impl Classifier for Bert {
         name.starts_with("classifier.") || name.starts_with("bert.pooler.")
     }
 
+    fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {
+        let mut matrices = Vec::new();
+        for (block, layer) in self.trunk.blocks.iter_mut().enumerate() {
+            for (path, linear) in layer.linears_mut() {
+                let name = Self::checkpoint_name(&format!("trunk.blocks.{block}.{path}.weight"));
+                matrices.push(Matrix { name, block: Some(block), linear });
+            }
+        }
+        matrices.push(Matrix { name: "bert.pooler.dense.weight".into(), block: None, linear: &mut self.pooler });
+        matrices
+    }
+}
+
+impl Classifier for Bert {
     fn blocks(&self) -> usize {
         self.blocks
     }
@@ -286,18 +300,6 @@ impl Classifier for Bert {
         let first: Vec<u32> = (0..batch.rows).map(|row| (row * batch.length) as u32).collect();
         let pooled = self.pooler.forward(ops::embedding(x, &first), pass).tanh(); // [B, D]
         self.classifier.forward(pass.dropout(pooled, u64::MAX - 1), pass) // [B, labels]
-    }
-
-    fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {
-        let mut matrices = Vec::new();
-        for (block, layer) in self.trunk.blocks.iter_mut().enumerate() {
-            for (path, linear) in layer.linears_mut() {
-                let name = Self::checkpoint_name(&format!("trunk.blocks.{block}.{path}.weight"));
-                matrices.push(Matrix { name, block: Some(block), linear });
-            }
-        }
-        matrices.push(Matrix { name: "bert.pooler.dense.weight".into(), block: None, linear: &mut self.pooler });
-        matrices
     }
 
     fn tables_mut(&mut self) -> Vec<(String, &mut Embedding)> {

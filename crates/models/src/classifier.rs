@@ -1,4 +1,4 @@
-//! What training, curvature and quantization ask of any model that sorts examples into classes.
+//! What checkpoints ask of any model, and training, curvature and quantization of one that sorts examples into classes.
 
 use std::ops::Range;
 
@@ -20,15 +20,20 @@ pub struct Matrix<'a> {
     pub linear: &'a mut Linear,
 }
 
-/// A trunk with embeddings below and a head above.
-pub trait Classifier: Module {
+/// A model that checkpoints are of.
+pub trait Checkpointed: Module {
     /// The name in a checkpoint of the parameter at a path.
     fn checkpoint_name(path: &str) -> String;
     /// Tensors that a checkpoint may hold and the model has no use for.
     fn known_extra(name: &str) -> bool;
     /// Tensors that a checkpoint may lack: a task's head begins fresh.
     fn may_be_fresh(name: &str) -> bool;
+    /// The matrices that quantization cuts, first block first.
+    fn matrices_mut(&mut self) -> Vec<Matrix<'_>>;
+}
 
+/// A trunk with embeddings below and a head above.
+pub trait Classifier: Checkpointed {
     /// What the paths of a block's parameters begin with.
     fn block_path(block: usize) -> String {
         format!("trunk.blocks.{block}.")
@@ -45,8 +50,6 @@ pub trait Classifier: Module {
     /// Output of the last block → logits `[B, classes]`.
     fn head(&self, x: Tensor<2>, batch: &Batch, pass: &Pass) -> Tensor<2>;
 
-    /// The matrices that quantization cuts, first block first.
-    fn matrices_mut(&mut self) -> Vec<Matrix<'_>>;
     /// The tables of vectors, with their names in a checkpoint.
     fn tables_mut(&mut self) -> Vec<(String, &mut Embedding)>;
 

@@ -6,14 +6,18 @@ use burn::tensor::{Device, Tensor};
 use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
+use serde_json::{Value, json};
 
+use crate::checkpoint::{Checkpoint, Config};
+use crate::classifier::{Checkpointed, Matrix};
 use crate::error::ModelError;
 use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
+use crate::load::load;
 use crate::pass::Pass;
 use crate::trunk::{NormPlacement, Trunk, TrunkConfig};
 
 /// Sizes of a decoder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecoderConfig {
     /// `V`.
     pub vocabulary: usize,
@@ -27,6 +31,66 @@ pub struct DecoderConfig {
     pub feed_forward: usize,
     /// Number of blocks.
     pub blocks: usize,
+}
+
+impl DecoderConfig {
+    /// What `config.json` calls this architecture.
+    pub const MODEL_TYPE: &'static str = "lapidary_decoder";
+
+    /// From a `config.json`.
+    ///
+    /// # Errors
+    /// Another architecture, a size that is missing or 0, heads that do not divide the width.
+    pub fn read(config: &Config) -> Result<Self, ModelError> {
+        let found = config.str("model_type")?;
+        if found != Self::MODEL_TYPE {
+            let reason = format!("is {found:?}, only {:?} writes text", Self::MODEL_TYPE);
+            return Err(config.invalid("model_type", reason).into());
+        }
+        let size = |key: &str| match config.usize(key)? {
+            0 => Err(ModelError::from(config.invalid(key, "is 0"))),
+            size => Ok(size),
+        };
+        let read = Self {
+            vocabulary: size("vocab_size")?,
+            positions: size("max_position_embeddings")?,
+            width: size("hidden_size")?,
+            heads: size("num_attention_heads")?,
+            feed_forward: size("intermediate_size")?,
+            blocks: size("num_hidden_layers")?,
+        };
+        if !read.width.is_multiple_of(read.heads) {
+            let reason = format!("{} heads do not divide a width of {}", read.heads, read.width);
+            return Err(config.invalid("num_attention_heads", reason).into());
+        }
+        Ok(read)
+    }
+
+    /// Parameters of a decoder of these sizes.
+    pub fn parameters(&self) -> u128 {
+        let [vocabulary, positions, width, inner, blocks] =
+            [self.vocabulary, self.positions, self.width, self.feed_forward, self.blocks].map(|size| size as u128);
+        let tables = vocabulary.saturating_mul(2).saturating_add(positions).saturating_mul(width);
+        // Four square matrices and two others; their biases; two norms.
+        let matrices = width.saturating_mul(4).saturating_add(inner.saturating_mul(2)).saturating_mul(width);
+        let vectors = width.saturating_mul(9).saturating_add(inner);
+        let block = matrices.saturating_add(vectors);
+        tables.saturating_add(blocks.saturating_mul(block)).saturating_add(width.saturating_mul(2))
+    }
+
+    /// Its `config.json`.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "architectures": ["LapidaryDecoder"],
+            "model_type": Self::MODEL_TYPE,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.positions,
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.feed_forward,
+            "num_hidden_layers": self.blocks,
+        })
+    }
 }
 
 /// Predicts tokens from what the mask lets it see.
@@ -126,5 +190,53 @@ impl Decoder {
         let x = self.tokens.forward(ids) + self.positions.forward(&positions); // [B·L, D]
         let x = self.trunk.forward(x, 0..self.blocks, rows, mask, pass);
         Ok(self.norm.forward(x))
+    }
+}
+
+impl Decoder {
+    /// Reads a decoder from a checkpoint folder.
+    ///
+    /// # Errors
+    /// Another architecture, sizes that are not those of the tensors, a tensor that is missing or damaged.
+    pub fn open(checkpoint: &Checkpoint, device: &Device) -> Result<(Self, DecoderConfig), ModelError> {
+        let config = DecoderConfig::read(checkpoint.config())?;
+        let bytes: u128 = checkpoint.tensors().map(|tensor| u128::from(tensor.bytes)).sum();
+        // Told before memory is taken; two bits a weight are the fewest.
+        if config.parameters() > bytes.saturating_mul(4) {
+            let reason =
+                format!("sizes make {} parameters, the checkpoint's tensors have {bytes} bytes", config.parameters());
+            return Err(checkpoint.config().invalid("hidden_size", reason).into());
+        }
+        Ok((load(Self::new(&config, 0, device), checkpoint)?.0, config))
+    }
+}
+
+impl Checkpointed for Decoder {
+    fn checkpoint_name(path: &str) -> String {
+        match path.split_once('.') {
+            Some(("tokens" | "positions", _)) => format!("embeddings.{path}"),
+            Some(("norm" | "output", _)) => format!("head.{path}"),
+            _ => path.to_owned(),
+        }
+    }
+
+    fn known_extra(_: &str) -> bool {
+        false
+    }
+
+    fn may_be_fresh(_: &str) -> bool {
+        false
+    }
+
+    fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {
+        let blocks = self.trunk.blocks.iter_mut().enumerate();
+        let of_blocks = blocks.flat_map(|(block, layers)| {
+            layers.linears_mut().map(|(path, linear)| Matrix {
+                name: format!("trunk.blocks.{block}.{path}.weight"),
+                block: Some(block),
+                linear,
+            })
+        });
+        of_blocks.chain([Matrix { name: "head.output.weight".into(), block: None, linear: &mut self.output }]).collect()
     }
 }

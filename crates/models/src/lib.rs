@@ -14,6 +14,6 @@ pub mod resnet;
 pub mod trunk;
 pub mod vilt;
 
-pub use classifier::{Classifier, Matrix};
+pub use classifier::{Checkpointed, Classifier, Matrix};
 pub use error::ModelError;
 pub use pass::Pass;

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, QuantizationConfig, SafetensorsFile, packed, printable};
-use crate::classifier::Classifier;
+use crate::classifier::Checkpointed;
 use crate::error::ModelError;
 use crate::parameters;
 
@@ -21,7 +21,7 @@ pub struct Unshared {
 /// # Errors
 /// A tensor that is missing, is of another shape, has an element that is not finite, or belongs to no parameter,
 /// unless the model says that it may.
-pub fn load<M: Classifier>(model: M, checkpoint: &Checkpoint) -> Result<(M, Unshared), ModelError> {
+pub fn load<M: Checkpointed>(model: M, checkpoint: &Checkpoint) -> Result<(M, Unshared), ModelError> {
     let quantization = checkpoint.quantization()?;
     if let Some(quantization) = &quantization {
         quantization.check(checkpoint)?;
@@ -123,7 +123,7 @@ pub struct NamedTensor {
 }
 
 /// The model's parameters under their names in a checkpoint. Ranges of cut matrices are not among them.
-pub fn export<M: Classifier>(model: &M) -> Vec<NamedTensor> {
+pub fn export<M: Checkpointed>(model: &M) -> Vec<NamedTensor> {
     let mut tensors = Vec::new();
     parameters::visit(model, &mut |parameter| {
         if !parameter.path.contains(".range.") {

@@ -11,7 +11,7 @@ use lapidary_ops as ops;
 use serde_json::{Value, json};
 
 use crate::checkpoint::Config;
-use crate::classifier::{Classifier, Matrix};
+use crate::classifier::{Checkpointed, Classifier, Matrix};
 use crate::error::ModelError;
 use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
 use crate::pass::Pass;
@@ -182,7 +182,7 @@ impl Vilt {
     }
 }
 
-impl Classifier for Vilt {
+impl Checkpointed for Vilt {
     fn checkpoint_name(path: &str) -> String {
         path.to_owned()
     }
@@ -195,6 +195,24 @@ impl Classifier for Vilt {
         false
     }
 
+    fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {
+        let mut matrices = Vec::new();
+        for (block, layer) in self.trunk.blocks.iter_mut().enumerate() {
+            for (path, linear) in layer.linears_mut() {
+                let name = format!("trunk.blocks.{block}.{path}.weight");
+                matrices.push(Matrix { name, block: Some(block), linear });
+            }
+        }
+        for (name, linear) in
+            [("embeddings.patch.weight", &mut self.embeddings.patch), ("pooler.weight", &mut self.pooler)]
+        {
+            matrices.push(Matrix { name: name.into(), block: None, linear });
+        }
+        matrices
+    }
+}
+
+impl Classifier for Vilt {
     fn blocks(&self) -> usize {
         self.sizes[2]
     }
@@ -227,22 +245,6 @@ impl Classifier for Vilt {
         let x = self.norm.forward(ops::embedding(x, &first)); // [B, D]
         let pooled = self.pooler.forward(x, pass).tanh();
         self.classifier.forward(pass.dropout(pooled, u64::MAX - 1), pass) // [B, labels]
-    }
-
-    fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {
-        let mut matrices = Vec::new();
-        for (block, layer) in self.trunk.blocks.iter_mut().enumerate() {
-            for (path, linear) in layer.linears_mut() {
-                let name = format!("trunk.blocks.{block}.{path}.weight");
-                matrices.push(Matrix { name, block: Some(block), linear });
-            }
-        }
-        for (name, linear) in
-            [("embeddings.patch.weight", &mut self.embeddings.patch), ("pooler.weight", &mut self.pooler)]
-        {
-            matrices.push(Matrix { name: name.into(), block: None, linear });
-        }
-        matrices
     }
 
     fn tables_mut(&mut self) -> Vec<(String, &mut Embedding)> {

@@ -14,7 +14,10 @@ pub trait BatchSource {
     type Batch;
 
     /// Micro-batch `i`, counted over all epochs.
-    fn micro_batch(&self, i: u64) -> Self::Batch;
+    ///
+    /// # Errors
+    /// What it is made of cannot be read.
+    fn micro_batch(&self, i: u64) -> Result<Self::Batch, TrainError>;
     /// Micro-batches in one epoch.
     fn per_epoch(&self) -> u64;
 }
@@ -46,14 +49,14 @@ impl<'a> EpochBatches<'a> {
 impl BatchSource for EpochBatches<'_> {
     type Batch = Batch;
 
-    fn micro_batch(&self, i: u64) -> Batch {
+    fn micro_batch(&self, i: u64) -> Result<Batch, TrainError> {
         let (epoch, place) = (i / self.per_epoch(), i % self.per_epoch());
         let mut current = self.current.borrow_mut();
         if current.0 != epoch {
             *current = (epoch, plan(&self.lengths, &self.options, epoch));
         }
         let rows: Vec<&Encoded> = current.1[place as usize].iter().map(|&row| &self.examples[row]).collect();
-        Batch::collate(&rows, self.pad_id)
+        Ok(Batch::collate(&rows, self.pad_id))
     }
 
     fn per_epoch(&self) -> u64 {

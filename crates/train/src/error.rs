@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lapidary_data::store::StoreError;
 use lapidary_models::ModelError;
 use lapidary_models::checkpoint::CheckpointError;
 
@@ -14,6 +15,9 @@ pub enum TrainError {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The text could not be read.
+    #[error(transparent)]
+    Text(#[from] StoreError),
     /// A log could not be read or written.
     #[error("cannot write {}", path.display())]
     Log {

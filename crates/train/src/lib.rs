@@ -10,6 +10,7 @@ mod progress;
 pub mod schedule;
 mod state;
 mod trainer;
+mod windows;
 
 pub use batches::{BatchSource, EpochBatches};
 pub use error::TrainError;
@@ -20,3 +21,4 @@ pub use optimizer::{AdamWOptimizer, AdamWOptions, SgdOptimizer, SgdOptions};
 pub use progress::Progress;
 pub use schedule::Schedule;
 pub use trainer::{TrainOptions, Trained, train};
+pub use windows::WindowBatches;

@@ -169,7 +169,8 @@ where
 {
     let accumulated = options.accumulate.max(1);
     let first = step * accumulated;
-    let batches: Vec<O::Batch> = (first..first + accumulated).map(|i| source.micro_batch(i)).collect();
+    let batches: Vec<O::Batch> =
+        (first..first + accumulated).map(|i| source.micro_batch(i)).collect::<Result<_, _>>()?;
     let normalizer = batches.iter().map(|batch| objective.targets(batch)).sum::<usize>() as f32;
     let mut gradients = parameters::GradientMap::new();
     let mut loss = 0.0;

@@ -101,8 +101,8 @@ struct Given(Vec<Vec<Vec<f32>>>);
 impl BatchSource for Given {
     type Batch = Vec<Vec<f32>>;
 
-    fn micro_batch(&self, i: u64) -> Self::Batch {
-        self.0[i as usize].clone()
+    fn micro_batch(&self, i: u64) -> Result<Self::Batch, TrainError> {
+        Ok(self.0[i as usize].clone())
     }
 
     fn per_epoch(&self) -> u64 {

@@ -81,7 +81,7 @@ fn every_epoch_has_each_example_once() {
     let examples = examples(22);
     let batches = batches(&examples, 8);
     assert_eq!(batches.per_epoch(), 3);
-    let epoch = |epoch: u64| -> Vec<Batch> { (0..3).map(|i| batches.micro_batch(3 * epoch + i)).collect() };
+    let epoch = |epoch: u64| -> Vec<Batch> { (0..3).map(|i| batches.micro_batch(3 * epoch + i).unwrap()).collect() };
     for number in 0..3 {
         let mut rows: Vec<Vec<u32>> = Vec::new();
         for batch in epoch(number) {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod generate;
 mod inspect;
 mod report;
 mod run;
@@ -39,6 +40,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Run all stages of a recipe
     Run(run::Args),
+    /// Write text with a trained model: token after token, or a whole canvas in a few passes
+    Generate(generate::Args),
     /// Show what is in a checkpoint: config, tensors, sizes, what packing saves
     Inspect(inspect::Args),
     /// Time the program's work, beside a peer's if one is named
@@ -55,6 +58,7 @@ impl Command {
             Self::Demo(args) => demo::run(&args, options, device),
             Self::Bench(args) => bench::run(&args, options, device),
             Self::Report(args) => report::run(&args),
+            Self::Generate(args) => generate::run(&args, options, device),
             Self::Inspect(args) => inspect::run(&args, options),
         }
     }

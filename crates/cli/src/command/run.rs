@@ -12,8 +12,9 @@ use crate::device;
 use crate::output;
 use crate::pipeline::report::{self, Naming, Written};
 use crate::pipeline::{self, BertSource, Examples, ModelSource, Run};
-use crate::recipe::{Recipe, Roots};
+use crate::recipe::{self, Recipe, Roots, TextRecipe};
 use crate::stage::RunFolder;
+use crate::text::{self, TextRun};
 
 /// Arguments of `lapidary run`.
 #[derive(clap::Args, Debug)]
@@ -40,28 +41,59 @@ pub struct Args {
 
 /// Runs every stage that is not done yet and writes the result.
 pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+    if recipe::is_text(&args.recipe) {
+        return run_text(args, options, device);
+    }
     let mut recipe = Recipe::read(&args.recipe, &args.set)?;
     device::check(device, recipe.finetune.precision)?;
     if let Some(seed) = options.seed {
         recipe.seeds = vec![seed];
     }
-    let mut roots = Roots::from_env();
-    roots.data = args.data.clone().unwrap_or(roots.data);
-    roots.models = args.models.clone().unwrap_or(roots.models);
+    let roots = roots(args);
 
     let interrupt = Interrupt::listen()?;
     let checkpoint = roots.model(&recipe.model.checkpoint)?;
     let source = BertSource::open(&checkpoint, &recipe.model.labels)?;
     let examples = Examples::of_recipe(&recipe, &roots, Tokenizer::load(&checkpoint)?)?;
     source.check(&examples)?;
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-    let folder = RunFolder::open(&out)?;
+    let folder = RunFolder::open(&out(args, &recipe.name))?;
     let run = Run { recipe: &recipe, folder: &folder, examples: &examples, device, interrupt: &interrupt };
     let outcome = pipeline::all(&run, &source)?;
     let task = recipe.name.strip_prefix("qbert-").unwrap_or(&recipe.name).replace(['-', '.'], "_").to_lowercase();
     let naming = Naming { task: &task, split: "dev", title: &title(&recipe) };
     let written = report::write(&run, &outcome, &naming, None)?;
     output::print(options.json, &written.run, &Summary(&written))
+}
+
+/// The same for a recipe of text.
+fn run_text(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+    let mut recipe = TextRecipe::read(&args.recipe, &args.set)?;
+    device::check(device, recipe.pretrain.precision)?;
+    recipe.seed = options.seed.unwrap_or(recipe.seed);
+    let interrupt = Interrupt::listen()?;
+    let folder = RunFolder::open(&out(args, &recipe.name))?;
+    let run = TextRun::new(&recipe, &roots(args), &folder, device, &interrupt)?;
+    let written = text::write(&run, &text::all(&run)?)?;
+    output::print(options.json, &written.run, &TextSummary(&written))
+}
+
+fn out(args: &Args, name: &str) -> PathBuf {
+    args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name))
+}
+
+fn roots(args: &Args) -> Roots {
+    let roots = Roots::from_env();
+    Roots { data: args.data.clone().unwrap_or(roots.data), models: args.models.clone().unwrap_or(roots.models) }
+}
+
+/// What a person reads at the end of a run on text.
+struct TextSummary<'a>(&'a text::Written);
+
+impl std::fmt::Display for TextSummary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", self.0.table.to_markdown())?;
+        writeln!(f, "{}\n{}", self.0.result.display(), self.0.report.display())
+    }
 }
 
 fn title(recipe: &Recipe) -> String {

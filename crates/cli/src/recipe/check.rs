@@ -14,10 +14,10 @@ pub struct Fault {
     pub message: String,
 }
 
-type Checked = Result<(), Fault>;
+pub type Checked = Result<(), Fault>;
 
 /// More than any machine has, and far from where products of counts overflow.
-const MANY: usize = 1_000_000_000;
+pub const MANY: usize = 1_000_000_000;
 
 /// Checks everything that can be told from the recipe alone.
 pub fn check(recipe: &Recipe) -> Checked {
@@ -121,31 +121,31 @@ fn fault(key: &str, message: String) -> Fault {
     Fault { key: key.to_owned(), message }
 }
 
-fn ensure(key: &str, holds: bool, message: impl FnOnce() -> String) -> Checked {
+pub fn ensure(key: &str, holds: bool, message: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(fault(key, message())) }
 }
 
-fn count<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Checked {
+pub fn count<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Checked {
     ensure(key, range.contains(&value), || format!("should be {} to {}, is {value}", range.start(), range.end()))
 }
 
-fn positive(key: &str, value: f64) -> Checked {
+pub fn positive(key: &str, value: f64) -> Checked {
     ensure(key, value > 0.0 && value.is_finite(), || format!("should be a positive number, is {value}"))
 }
 
-fn not_negative(key: &str, value: f64) -> Checked {
+pub fn not_negative(key: &str, value: f64) -> Checked {
     ensure(key, value >= 0.0 && value.is_finite(), || format!("should be zero or a positive number, is {value}"))
 }
 
-fn share(key: &str, value: f64) -> Checked {
+pub fn share(key: &str, value: f64) -> Checked {
     ensure(key, (0.0..=1.0).contains(&value), || format!("should be a share, 0 to 1, is {value}"))
 }
 
-fn filled(key: &str, value: &str) -> Checked {
+pub fn filled(key: &str, value: &str) -> Checked {
     ensure(key, !value.trim().is_empty(), || "is empty".to_owned())
 }
 
-fn distinct<T: Eq + std::hash::Hash + Display>(key: &str, values: &[T]) -> Checked {
+pub fn distinct<T: Eq + std::hash::Hash + Display>(key: &str, values: &[T]) -> Checked {
     let mut seen = HashSet::new();
     match values.iter().find(|value| !seen.insert(*value)) {
         Some(twice) => Err(fault(key, format!("has `{twice}` twice"))),
@@ -154,7 +154,7 @@ fn distinct<T: Eq + std::hash::Hash + Display>(key: &str, values: &[T]) -> Check
 }
 
 /// Names become those of files, folders and metrics.
-fn name(key: &str, value: &str) -> Checked {
+pub fn name(key: &str, value: &str) -> Checked {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let usable = !value.is_empty() && value.len() <= 100 && value.chars().all(plain) && !value.starts_with('.');
     ensure(key, usable, || {

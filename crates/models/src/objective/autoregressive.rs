@@ -12,15 +12,21 @@ use crate::pass::Pass;
 /// The mean of `-log p(token | tokens before it)` over the targets, in nats. A row's very first token, which nothing is
 /// before, does not count.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Autoregressive;
+pub struct Autoregressive {
+    /// Tokens of prompts count too: they are text like any other.
+    pub prompts: bool,
+}
 
 impl Autoregressive {
     /// What each place is to predict, `[B·L]`: the token behind it where that belongs to the target.
-    fn next(batch: &TextBatch) -> Vec<i64> {
+    fn next(self, batch: &TextBatch) -> Vec<i64> {
         let mut targets = vec![IGNORED; batch.ids.len()];
         let length = batch.length();
-        for place in batch.target_places().filter(|place| place % length > 0) {
-            targets[place - 1] = batch.ids[place].into();
+        for (row, (&prompt, &end)) in batch.prompts.iter().zip(&*batch.ends).enumerate() {
+            let first = if self.prompts { 1 } else { prompt.max(1) };
+            for place in row * length + first..row * length + end {
+                targets[place - 1] = batch.ids[place].into();
+            }
         }
         targets
     }
@@ -31,10 +37,10 @@ impl Objective<Decoder> for Autoregressive {
 
     fn loss(&self, model: &Decoder, batch: &TextBatch, pass: &Pass, normalizer: f32) -> Result<Tensor<1>, ModelError> {
         // Padding lies behind all that counts, where a causal mask hides it.
-        model.loss(&batch.ids, &Self::next(batch), batch.rows, &Mask::causal(), normalizer, pass)
+        model.loss(&batch.ids, &self.next(batch), batch.rows, &Mask::causal(), normalizer, pass)
     }
 
     fn targets(&self, batch: &TextBatch) -> usize {
-        Self::next(batch).iter().filter(|target| **target != IGNORED).count()
+        self.next(batch).iter().filter(|target| **target != IGNORED).count()
     }
 }

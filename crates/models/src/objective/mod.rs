@@ -1,5 +1,6 @@
 //! Objectives: a batch in, a loss out.
 
+mod any_text;
 mod autoregressive;
 mod classification;
 mod denoising;
@@ -10,6 +11,7 @@ use burn::tensor::Tensor;
 use crate::error::ModelError;
 use crate::pass::Pass;
 
+pub use any_text::TextObjective;
 pub use autoregressive::Autoregressive;
 pub use classification::Classification;
 pub use denoising::Denoising;

@@ -1,6 +1,6 @@
 use burn::tensor::Device;
 use lapidary_models::objective::{Classification, Objective};
-use lapidary_models::{Classifier, Pass, bert::Bert, parameters};
+use lapidary_models::{Checkpointed, Classifier, Pass, bert::Bert, parameters};
 
 use super::{GOLDEN, Golden, logits, values};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use lapidary_kernels::fake_quantize::fake_quantize_codes;
-use lapidary_models::Classifier;
+use lapidary_models::Checkpointed;
 use lapidary_models::checkpoint::TensorSource;
 use lapidary_models::checkpoint::packed::{CONFIG_KEY, PackedTensor, QuantizationConfig, QuantizedTensor, dequantize};
 use lapidary_models::load::{NamedTensor, export};

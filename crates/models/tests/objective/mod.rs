@@ -6,7 +6,7 @@ use lapidary_kernels::mask::Mask;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::Pass;
 use lapidary_models::decoder::{Decoder, DecoderConfig};
-use lapidary_models::objective::{Autoregressive, Denoising, Objective, TextBatch};
+use lapidary_models::objective::{Autoregressive, Denoising, Objective, TextBatch, TextObjective};
 
 const VOCABULARY: usize = 23;
 const LENGTH: usize = 12;
@@ -52,10 +52,15 @@ fn canvas(batch: &TextBatch) -> Mask {
 #[test]
 fn autoregressive_is_the_next_token_of_the_target() {
     let batch = batch();
-    assert_eq!(Autoregressive.targets(&batch), 11 + 7 + 7);
+    let objective = Autoregressive::default();
+    assert_eq!(objective.targets(&batch), 11 + 7 + 7);
     let targets = batch.target_places().filter(|place| place % LENGTH > 0).map(|place| (place - 1, batch.ids[place]));
     let expected = sum_of_losses(&decoder(), &batch.ids, &Mask::causal(), targets) / 25.0;
-    assert_close(loss(&Autoregressive, &batch, 25.0), expected);
+    assert_close(loss(&objective, &batch, 25.0), expected);
+    let all = Autoregressive { prompts: true };
+    assert_eq!(all.targets(&batch), 11 + 11 + 8);
+    let without = TextBatch { prompts: vec![0; 3].into(), ..batch.clone() };
+    assert_eq!(loss(&all, &batch, 30.0), loss(&objective, &without, 30.0));
 }
 
 #[test]
@@ -107,10 +112,24 @@ fn padding_makes_no_difference() {
     let mut after = before.clone();
     after.ids[2 * LENGTH + 9..].fill(0);
     for normalizer in [1.0, 26.0] {
-        assert_eq!(loss(&Autoregressive, &before, normalizer), loss(&Autoregressive, &after, normalizer));
+        assert_eq!(
+            loss(&Autoregressive::default(), &before, normalizer),
+            loss(&Autoregressive::default(), &after, normalizer)
+        );
         let denoising = Denoising::new(VOCABULARY);
         assert_eq!(loss(&denoising, &before, normalizer), loss(&denoising, &after, normalizer));
     }
+}
+
+#[test]
+fn both_take_turns() {
+    let (autoregressive, denoising) = (Autoregressive::default(), Denoising::new(VOCABULARY));
+    let both = TextObjective::Both(autoregressive, denoising.clone());
+    let of_step = |step| TextBatch { key: DrawKey { seed: 7, step }, ..batch() };
+    let (even, odd) = (of_step(4), of_step(5));
+    assert_eq!((both.targets(&even), both.targets(&odd)), (25, 26));
+    assert_eq!(loss(&both, &even, 25.0), loss(&TextObjective::Autoregressive(autoregressive), &even, 25.0));
+    assert_eq!(loss(&both, &odd, 26.0), loss(&TextObjective::Denoising(denoising), &odd, 26.0));
 }
 
 #[test]
@@ -121,8 +140,8 @@ fn what_cannot_be_learned_is_an_error() {
     outside.ids[20] = VOCABULARY as u32;
     assert_eq!(outside.target_places().filter(|place| *place == 20).count(), 1);
     assert!(Denoising::new(VOCABULARY).loss(&decoder(), &outside, &Pass::evaluation(), 1.0).is_err());
-    assert!(Autoregressive.loss(&decoder(), &outside, &Pass::evaluation(), 1.0).is_err());
+    assert!(Autoregressive::default().loss(&decoder(), &outside, &Pass::evaluation(), 1.0).is_err());
     let long = TextBatch::windows(vec![0; 21], 1, DrawKey { seed: 0, step: 0 });
-    let error = Autoregressive.loss(&decoder(), &long, &Pass::evaluation(), 1.0).unwrap_err();
+    let error = Autoregressive::default().loss(&decoder(), &long, &Pass::evaluation(), 1.0).unwrap_err();
     assert!(error.to_string().contains("21 tokens") && error.to_string().contains("20 positions"), "{error}");
 }

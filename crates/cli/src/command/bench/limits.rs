@@ -11,56 +11,74 @@ use super::{Measured, Work, median};
 
 const REPEATS: usize = 15;
 
-/// Says how much of what bounds the works each reached: `NAME.share_of_f32_peak`, of multiplications and additions in
-/// registers, and `NAME.share_of_read_rate`, of reading as many bytes again and again.
-pub fn record(result: &mut RunResult, works: &[Box<dyn Work>], measured: &[Measured]) -> anyhow::Result<()> {
-    let in_flops = |work: &dyn Work| work.amount().filter(|(_, unit)| *unit == "gflop_per_second");
-    if works.iter().any(|work| in_flops(work.as_ref()).is_some()) {
-        let peak = multiply_add_rate();
-        result.metrics.insert("machine.f32_peak_gflop_per_second", peak)?;
-        for (work, measured) in works.iter().zip(measured) {
-            if let Some((amount, _)) = in_flops(work.as_ref()) {
-                let share = amount / median(&measured.ours) / peak;
-                result.metrics.insert(format!("{}.share_of_f32_peak", work.name()), share)?;
-            }
+/// What bounds a work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Multiplications and additions in registers.
+    Arithmetic,
+    /// Reading a buffer of so many bytes again and again.
+    Reading(usize),
+}
+
+impl Limit {
+    /// What bounds `work`; nothing that is measured here, for `None`.
+    pub fn of(work: &dyn Work) -> Option<Self> {
+        let arithmetic = work.amount().is_some_and(|(_, unit)| unit == "gflop_per_second");
+        work.bytes_read().map(Self::Reading).or(arithmetic.then_some(Self::Arithmetic))
+    }
+
+    /// What the machine reaches now, in GFLOP/s or GB/s, all threads together, measured a few times. Other work on the
+    /// machine slows both sides, so that this belongs beside the work that it bounds.
+    pub fn rates(self) -> Vec<f64> {
+        match self {
+            Self::Arithmetic => (0..REPEATS).map(|_| multiply_add_rate()).collect(),
+            Self::Reading(bytes) => read_rates(bytes),
         }
     }
+}
+
+/// Says how much of what bounds the works each reached: `NAME.share_of_f32_peak` or `NAME.share_of_read_rate`.
+pub fn record(result: &mut RunResult, works: &[Box<dyn Work>], measured: &[Measured]) -> anyhow::Result<()> {
     for (work, measured) in works.iter().zip(measured) {
-        if let Some(bytes) = work.bytes_read() {
-            let (name, seconds) = (work.name(), median(&measured.reading));
-            result.metrics.insert(format!("{name}.bytes_read"), bytes as f64)?;
-            result.metrics.insert(format!("{name}.machine_read_gb_per_second"), bytes as f64 / 1e9 / seconds)?;
-            result.metrics.insert(format!("{name}.share_of_read_rate"), seconds / median(&measured.ours))?;
+        let (name, ours) = (work.name(), median(&measured.ours));
+        let Some(limit) = Limit::of(work.as_ref()) else { continue };
+        let rate = median(&measured.limits);
+        let mut put = |what: &str, value: f64| result.metrics.insert(format!("{name}.{what}"), value);
+        match limit {
+            Limit::Arithmetic => {
+                let (amount, _) = work.amount().unwrap_or_default();
+                put("machine_f32_peak_gflop_per_second", rate)?;
+                put("share_of_f32_peak", amount / ours / rate)?;
+            }
+            Limit::Reading(bytes) => {
+                let amount = bytes as f64 / 1e9;
+                put("bytes_read", bytes as f64)?;
+                put("machine_read_gb_per_second", rate)?;
+                put("share_of_read_rate", amount / ours / rate)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Seconds of reading one buffer of so many bytes, all threads together, measured a few times.
-pub fn reading(bytes: usize) -> Vec<f64> {
+/// Of reading one buffer of so many bytes.
+fn read_rates(bytes: usize) -> Vec<f64> {
     /// Readings that are timed together, as the tokens of a text are.
     const TIMES: usize = 128;
     let buffer = vec![1f32; bytes / size_of::<f32>()];
     with_team(rayon::current_num_threads(), |team| {
-        (0..REPEATS)
-            .map(|_| {
-                let begun = Instant::now();
-                for _ in 0..TIMES {
-                    black_box(limits::read(black_box(&buffer), team));
-                }
-                begun.elapsed().as_secs_f64() / TIMES as f64
-            })
-            .collect()
+        let once = |_| {
+            let begun = Instant::now();
+            for _ in 0..TIMES {
+                black_box(limits::read(black_box(&buffer), team));
+            }
+            (TIMES * bytes) as f64 / 1e9 / begun.elapsed().as_secs_f64()
+        };
+        (0..REPEATS).map(once).collect()
     })
 }
 
-/// In GFLOP/s, all threads together.
 fn multiply_add_rate() -> f64 {
-    let rates: Vec<f64> = (0..REPEATS)
-        .map(|_| {
-            let begun = Instant::now();
-            limits::multiply_add(4_000_000) / 1e9 / begun.elapsed().as_secs_f64()
-        })
-        .collect();
-    median(&rates)
+    let begun = Instant::now();
+    limits::multiply_add(4_000_000) / 1e9 / begun.elapsed().as_secs_f64()
 }

@@ -19,6 +19,8 @@ use lapidary_eval::result::{RunResult, RunSettings};
 use lapidary_kernels::isa;
 use lapidary_train::Progress;
 
+use limits::Limit;
+
 use super::Options;
 use crate::device;
 use crate::exit::Usage;
@@ -135,8 +137,8 @@ trait Work {
 struct Measured {
     ours: Vec<f64>,
     theirs: Vec<f64>,
-    /// Of reading as much memory as a piece has to.
-    reading: Vec<f64>,
+    /// Of what bounds the work.
+    limits: Vec<f64>,
     /// Of the process, after this work; `None` if other work came before it.
     peak_rss: Option<u64>,
     peak_rss_of_peer: Option<u64>,
@@ -173,8 +175,8 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
                 device.sync()?;
                 measured.ours.push(begun.elapsed().as_secs_f64() / work.pieces() as f64);
             }
-            if let Some(bytes) = work.bytes_read() {
-                measured.reading.extend(limits::reading(bytes));
+            if let Some(limit) = Limit::of(work.as_ref()) {
+                measured.limits.extend(limit.rates());
             }
             if turn == 0 && index == 0 && work.amount().is_none() {
                 measured.peak_rss = machine::peak_rss_bytes();

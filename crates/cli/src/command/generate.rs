@@ -1,0 +1,242 @@
+//! `lapidary generate`: text from a trained model, token after token or a whole canvas at once.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::tensor::Device;
+use clap::ValueEnum;
+use lapidary_data::Tokenizer;
+use lapidary_decode::parallel::{Acceptance, Canvas, ParallelOptions, Rest, Schedule, Stop, write};
+use lapidary_decode::{PackedDecoder, Positions, generate};
+use lapidary_kernels::choice::{Choice, choose};
+use lapidary_kernels::precision::Precision;
+use lapidary_kernels::rng::Stream;
+use lapidary_models::checkpoint::Checkpoint;
+use lapidary_models::decoder::Decoder;
+use serde::Serialize;
+
+use super::Options;
+use crate::exit::Usage;
+use crate::output;
+
+/// Arguments of `lapidary generate`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Folder of the model, such as runs/books/pretrain/parallel/model
+    model: PathBuf,
+
+    /// What the text begins with
+    #[arg(long, default_value = "")]
+    prompt: String,
+
+    /// How to write
+    #[arg(long, value_enum, default_value = "autoregressive")]
+    decode: Decode,
+
+    /// Tokens to write: at most so many one by one, or just so many on a canvas
+    #[arg(long, value_name = "N", default_value = "64")]
+    tokens: NonZeroUsize,
+
+    /// Passes over a canvas at most
+    #[arg(long, value_name = "N", default_value = "8")]
+    steps: NonZeroUsize,
+
+    /// Temperature; 0 takes the likeliest token
+    #[arg(long, value_name = "T", default_value = "0.7")]
+    temperature: f32,
+
+    /// Temperature of the last pass over a canvas [default: that of the first]
+    #[arg(long, value_name = "T")]
+    last_temperature: Option<f32>,
+
+    /// Which places of a canvas take their token in a pass: all, share=0.3, surest=0.2, threshold=0.9, top=8 or entropy=0.5
+    #[arg(long, value_name = "RULE", default_value = "surest=0.3", value_parser = acceptance)]
+    accept: Acceptance,
+
+    /// Make noise of the other places of a canvas, instead of leaving them as they are
+    #[arg(long)]
+    renoise: bool,
+
+    /// Of matrix products
+    #[arg(long, value_name = "f32|bf16", default_value = "f32", value_parser = precision)]
+    precision: Precision,
+
+    /// Show the canvas after each pass, on standard error
+    #[arg(long)]
+    show: bool,
+}
+
+/// How text is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Decode {
+    /// Token after token
+    Autoregressive,
+    /// All tokens of a canvas at once, in a few passes
+    Parallel,
+}
+
+fn precision(name: &str) -> Result<Precision, String> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err("give f32 or bf16".into()),
+    }
+}
+
+fn acceptance(rule: &str) -> Result<Acceptance, String> {
+    let (name, value) = rule.split_once('=').unwrap_or((rule, ""));
+    let number = || match value.parse::<f32>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err(format!("{name} wants a number that is not negative, as in {name}=0.5")),
+    };
+    match name {
+        "all" if value.is_empty() => Ok(Acceptance::All),
+        "share" => Ok(Acceptance::Share(number()?)),
+        "surest" => Ok(Acceptance::Surest(number()?)),
+        "threshold" => Ok(Acceptance::Threshold(number()?)),
+        "top" => value.parse().map(Acceptance::Top).map_err(|_| "top wants a count, as in top=8".into()),
+        "entropy" => Ok(Acceptance::Entropy(number()?)),
+        _ => Err("give all, share=, surest=, threshold=, top= or entropy=".into()),
+    }
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Generated {
+    text: String,
+    prompt_tokens: usize,
+    tokens: usize,
+    /// Through the model, the reading of the prompt not counted.
+    passes: usize,
+    tokens_per_pass: f64,
+    tokens_per_second: f64,
+}
+
+impl fmt::Display for Generated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.text)
+    }
+}
+
+pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+    if *device != Device::flex() {
+        return Err(Usage::new("generate writes on the CPU; leave --device out").into());
+    }
+    for (name, temperature) in [("temperature", Some(args.temperature)), ("last-temperature", args.last_temperature)] {
+        if temperature.is_some_and(|temperature| !(temperature.is_finite() && temperature >= 0.0)) {
+            return Err(Usage::new(format!("--{name} should be 0 or a positive number")).into());
+        }
+    }
+    let (decoder, config) = Decoder::open(&Checkpoint::open(&args.model)?, device)?;
+    let tokenizer = Tokenizer::load(&args.model)?;
+    anyhow::ensure!(
+        tokenizer.vocab_size() == config.vocabulary,
+        "{}: the tokenizer has {} tokens, the model {}: they do not belong together",
+        args.model.display(),
+        tokenizer.vocab_size(),
+        config.vocabulary
+    );
+    let end = tokenizer.id(crate::text::END).context("the tokenizer has no token that ends a text")?;
+    // Documents follow each other in training, so that a text begins after the end of another.
+    let mut prompt = vec![end];
+    prompt.extend(tokenizer.encode_text(&args.prompt)?);
+    let tokens = args.tokens.get();
+    if prompt.len() + tokens > config.positions {
+        return Err(Usage::new(format!(
+            "a prompt of {} tokens and {tokens} more do not fit into the model's {} positions: shorten the prompt or lower \
+             --tokens",
+            prompt.len(),
+            config.positions
+        ))
+        .into());
+    }
+    let packed = PackedDecoder::new(&decoder, args.precision)?;
+    let generated = match args.decode {
+        Decode::Autoregressive => one_by_one(args, options, &packed, &tokenizer, &prompt, end)?,
+        Decode::Parallel => canvas(args, options, &packed, &tokenizer, &prompt)?,
+    };
+    tracing::info!(
+        "{} tokens in {} passes, {:.2} a pass, {:.0} a second",
+        generated.tokens,
+        generated.passes,
+        generated.tokens_per_pass,
+        generated.tokens_per_second
+    );
+    output::print(options.json, &generated, &generated)
+}
+
+fn one_by_one(
+    args: &Args,
+    options: &Options,
+    packed: &PackedDecoder,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    end: u32,
+) -> anyhow::Result<Generated> {
+    let begun = Instant::now();
+    let mut stream = Stream::new(options.seed.unwrap_or(0), 0);
+    let mut cache = packed.cache(usize::MAX);
+    let text = generate(packed, prompt, args.tokens.get(), &mut cache, |logits| {
+        let mut choice = [Choice { token: 0, log_probability: 0.0, entropy: 0.0 }];
+        choose(logits, logits.len(), args.temperature, &[stream.uniform()], &mut choice);
+        (choice[0].token != end).then_some(choice[0].token)
+    })?;
+    finished(args, tokenizer, prompt, &text, text.len(), begun)
+}
+
+fn canvas(
+    args: &Args,
+    options: &Options,
+    packed: &PackedDecoder,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+) -> anyhow::Result<Generated> {
+    let begun = Instant::now();
+    let mut cache = packed.cache(usize::MAX);
+    packed.read(prompt, &mut cache, Positions::Last)?;
+    let last = args.last_temperature.unwrap_or(args.temperature);
+    let settings = ParallelOptions {
+        canvas: args.tokens.get(),
+        schedule: Schedule { passes: args.steps.get(), first: args.temperature, last },
+        acceptance: args.accept,
+        rest: if args.renoise { Rest::Noise } else { Rest::Keep },
+        stop: Stop::Stable,
+        seed: options.seed.unwrap_or(0),
+    };
+    let written = write(packed, &mut cache, &settings, |canvas| {
+        if args.show {
+            show(canvas, tokenizer);
+        }
+    })?;
+    finished(args, tokenizer, prompt, &written.tokens, written.passes, begun)
+}
+
+/// A pass, its canvas in one line.
+fn show(canvas: &Canvas, tokenizer: &Tokenizer) {
+    let text = tokenizer.decode(canvas.tokens).unwrap_or_default();
+    let line: String = text.chars().map(|c| if c.is_control() { '␤' } else { c }).collect();
+    let accepted = canvas.accepted.iter().filter(|accepted| **accepted).count();
+    eprintln!("{:3}  {accepted:4} of {:<4} {line}", canvas.pass, canvas.tokens.len());
+}
+
+fn finished(
+    args: &Args,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    tokens: &[u32],
+    passes: usize,
+    begun: Instant,
+) -> anyhow::Result<Generated> {
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(Generated {
+        text: args.prompt.clone() + &tokenizer.decode(tokens)?,
+        prompt_tokens: prompt.len(),
+        tokens: tokens.len(),
+        passes,
+        tokens_per_pass: tokens.len() as f64 / passes.max(1) as f64,
+        tokens_per_second: tokens.len() as f64 / seconds,
+    })
+}

@@ -1,0 +1,232 @@
+//! A recipe for models of text: a tokenizer and models trained from nothing on plain text.
+
+use std::path::Path;
+
+use lapidary_kernels::precision::Precision;
+use serde::{Deserialize, Serialize};
+
+use super::check::{self, Checked, count, distinct, ensure, filled, name, not_negative, positive, share};
+use super::{RecipeError, read_checked};
+
+/// An experiment: a tokenizer is trained on text, and models of one size by several objectives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextRecipe {
+    /// `text`; recipes without a kind classify.
+    pub kind: Kind,
+    /// What results and checkpoints are called: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What it shows. Default: nothing.
+    #[serde(default)]
+    pub description: String,
+    /// Of all random choices. Default: 1.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    pub data: TextData,
+    #[serde(default)]
+    pub tokenizer: TokenizerSettings,
+    #[serde(default)]
+    pub model: DecoderSettings,
+    #[serde(default)]
+    pub pretrain: Pretrain,
+}
+
+/// The kind of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Text,
+}
+
+/// The text. Files are paths, or names below `$LAPIDARY_DATA`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextData {
+    /// Text, JSON lines or tar archives, each as it is or compressed by zstd, and folders of them.
+    pub files: Vec<String>,
+    /// The field of JSON lines that holds the text. Default: `text`.
+    #[serde(default = "default_field")]
+    pub field: String,
+    /// A list of the documents' names, one a line. Default: none, and the documents are counted as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
+    /// Every so many-th document is held out of training, and measured on. Default: 10.
+    #[serde(default = "default_every")]
+    pub hold_out_every: usize,
+}
+
+/// The tokenizer, trained on the text that models are trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizerSettings {
+    /// `bpe`, of bytes, or `unigram`. Default: `bpe`.
+    pub kind: TokenizerKind,
+    /// Tokens, the special ones included. Default: 8192.
+    pub vocabulary: usize,
+}
+
+/// How a tokenizer cuts text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenizerKind {
+    /// Byte-level byte-pair encoding.
+    #[default]
+    Bpe,
+    /// A unigram language model.
+    Unigram,
+}
+
+/// Sizes of the decoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DecoderSettings {
+    /// Longest sequence, in tokens. Default: 256.
+    pub positions: usize,
+    /// Default: 256.
+    pub width: usize,
+    /// Divides the width. Default: 4.
+    pub heads: usize,
+    /// Default: 1024.
+    pub feed_forward: usize,
+    /// Default: 6.
+    pub blocks: usize,
+}
+
+/// Training on windows of the text: AdamW, linear warm-up and decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pretrain {
+    /// Windows a step, each as long as the model has positions. Default: 16.
+    pub batch_size: usize,
+    /// Of the matrix products, `f32` or `bf16`. Default: `f32`.
+    pub precision: Precision,
+    /// Highest learning rate. Default: 1e-3.
+    pub learning_rate: f64,
+    /// Share of the steps in which the rate rises, 0 to 1. Default: 0.02.
+    pub warmup: f64,
+    /// Decoupled weight decay. Default: 0.1.
+    pub weight_decay: f64,
+    /// Longest gradient, in the 2-norm. Default: 1.
+    pub clip: f64,
+    /// Steps between evaluations on a part of the held-out text, and between saved states. Default: 500.
+    pub evaluate_every: usize,
+    /// The trainings, `[[pretrain.variant]]`. Default: none.
+    #[serde(rename = "variant")]
+    pub variants: Vec<PretrainVariant>,
+}
+
+/// One model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainVariant {
+    /// What results call it.
+    pub name: String,
+    /// `autoregressive`, `denoising` or `both`, which takes turns.
+    pub objective: ObjectiveName,
+    /// Steps of training. A step of denoising takes as many passes through the model as it unrolls.
+    pub steps: usize,
+    /// Weights of the unrolled steps of denoising, first to last. Default: 0.5, 0.5.
+    #[serde(default = "default_unroll")]
+    pub unroll: Vec<f64>,
+}
+
+/// What a model is trained for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectiveName {
+    Autoregressive,
+    Denoising,
+    Both,
+}
+
+fn default_seed() -> u64 {
+    1
+}
+
+fn default_field() -> String {
+    "text".into()
+}
+
+fn default_every() -> usize {
+    10
+}
+
+fn default_unroll() -> Vec<f64> {
+    vec![0.5, 0.5]
+}
+
+impl Default for TokenizerSettings {
+    fn default() -> Self {
+        Self { kind: TokenizerKind::Bpe, vocabulary: 8192 }
+    }
+}
+
+impl Default for DecoderSettings {
+    fn default() -> Self {
+        Self { positions: 256, width: 256, heads: 4, feed_forward: 1024, blocks: 6 }
+    }
+}
+
+impl Default for Pretrain {
+    fn default() -> Self {
+        Self {
+            batch_size: 16,
+            precision: Precision::F32,
+            learning_rate: 1e-3,
+            warmup: 0.02,
+            weight_decay: 0.1,
+            clip: 1.0,
+            evaluate_every: 500,
+            variants: Vec::new(),
+        }
+    }
+}
+
+impl TextRecipe {
+    /// As [`Recipe::read`](super::Recipe::read).
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
+        read_checked(path, overrides, check)
+    }
+}
+
+fn check(recipe: &TextRecipe) -> Checked {
+    name("name", &recipe.name)?;
+    ensure("data.files", !recipe.data.files.is_empty(), || "should name a file or a folder at least".to_owned())?;
+    for (index, file) in recipe.data.files.iter().enumerate() {
+        filled(&format!("data.files.{index}"), file)?;
+    }
+    filled("data.field", &recipe.data.field)?;
+    count("data.hold_out_every", recipe.data.hold_out_every, 2..=check::MANY)?;
+    // All bytes and the special tokens.
+    count("tokenizer.vocabulary", recipe.tokenizer.vocabulary, 260..=1_000_000)?;
+    let model = &recipe.model;
+    count("model.positions", model.positions, 2..=1_000_000)?;
+    count("model.width", model.width, 1..=1_000_000)?;
+    count("model.heads", model.heads, 1..=model.width)?;
+    ensure("model.heads", model.width.is_multiple_of(model.heads), || {
+        format!("should divide the width of {}, is {}", model.width, model.heads)
+    })?;
+    count("model.feed_forward", model.feed_forward, 1..=1_000_000)?;
+    count("model.blocks", model.blocks, 1..=10_000)?;
+    pretrain(&recipe.pretrain)
+}
+
+fn pretrain(pretrain: &Pretrain) -> Checked {
+    count("pretrain.batch_size", pretrain.batch_size, 1..=1_000_000)?;
+    positive("pretrain.learning_rate", pretrain.learning_rate)?;
+    share("pretrain.warmup", pretrain.warmup)?;
+    not_negative("pretrain.weight_decay", pretrain.weight_decay)?;
+    positive("pretrain.clip", pretrain.clip)?;
+    count("pretrain.evaluate_every", pretrain.evaluate_every, 1..=check::MANY)?;
+    for (index, variant) in pretrain.variants.iter().enumerate() {
+        let key = |field: &str| format!("pretrain.variant.{index}.{field}");
+        name(&key("name"), &variant.name)?;
+        count(&key("steps"), variant.steps, 1..=check::MANY)?;
+        count(&key("unroll"), variant.unroll.len(), 1..=100)?;
+        for (step, weight) in variant.unroll.iter().enumerate() {
+            positive(&format!("{}.{step}", key("unroll")), *weight)?;
+        }
+    }
+    let names: Vec<&String> = pretrain.variants.iter().map(|variant| &variant.name).collect();
+    distinct("pretrain.variant", &names)
+}

@@ -1,0 +1,157 @@
+//! From a folder of text to a model that writes.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Called, call, lapidary};
+
+const RECIPE: &str = r#"
+kind = "text"
+name = "small"
+
+[data]
+files = ["texts"]
+hold_out_every = 4
+
+[tokenizer]
+vocabulary = 280
+
+[model]
+positions = 24
+width = 16
+heads = 2
+feed_forward = 32
+blocks = 1
+
+[pretrain]
+batch_size = 4
+evaluate_every = 5
+
+[[pretrain.variant]]
+name = "both"
+objective = "both"
+steps = 12
+
+[[pretrain.variant]]
+name = "twin"
+objective = "autoregressive"
+steps = 10
+"#;
+
+/// Eight documents of a few hundred words and a recipe for them.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("texts")).expect("made");
+    for document in 0..8 {
+        let word = |i: usize| ["amber", "beryl", "citrine", "diamond", "emerald", "garnet"][(i * i + document) % 6];
+        let text: Vec<&str> = (0..300).map(word).collect();
+        fs::write(folder.path().join(format!("texts/{document}.txt")), text.join(" ")).expect("written");
+    }
+    fs::write(folder.path().join("small.toml"), RECIPE).expect("written");
+    folder
+}
+
+fn in_folder(folder: &Path, arguments: &[&str]) -> Called {
+    let output = lapidary().current_dir(folder).env("LAPIDARY_DATA", folder).args(arguments).output();
+    Called::of(output.expect("it starts"))
+}
+
+#[test]
+fn text_becomes_models_that_write() {
+    let folder = folder();
+    let run = |arguments: &[&str]| in_folder(folder.path(), &[&["run", "small.toml", "--json"], arguments].concat());
+    let first = run(&[]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let result: Value = serde_json::from_str(&first.stdout).expect("JSON");
+    let metric = |result: &Value, name: &str| result["metrics"][name].as_f64().unwrap_or(f64::NAN);
+    assert_eq!(metric(&result, "text.held_out.documents"), 2.0);
+    assert_eq!(metric(&result, "text.train.documents"), 6.0);
+    for name in ["bits_per_byte.both", "bits_per_byte.twin", "denoising_nats_per_token.both", "perplexity.twin"] {
+        let value = metric(&result, &format!("text.held_out.{name}"));
+        assert!(value > 0.0 && value < 1e4, "{name} is {value}");
+    }
+    assert!(metric(&result, "text.held_out.denoising_nats_per_token.twin").is_nan(), "it does not repair");
+    assert!(folder.path().join("runs/small/report.html").is_file());
+
+    let again = run(&[]);
+    assert!(again.stderr.contains("pretrain/twin: done before"), "{}", again.stderr);
+    let again: Value = serde_json::from_str(&again.stdout).expect("JSON");
+    assert_eq!(again["metrics"], result["metrics"]);
+
+    let model = "runs/small/pretrain/both/model";
+    let write = |arguments: &[&str]| {
+        let tokens = if arguments.contains(&"--tokens") { &[][..] } else { &["--tokens", "9"] };
+        in_folder(folder.path(), &[&["generate", model, "--prompt", "amber beryl"], tokens, arguments].concat())
+    };
+    for way in [
+        &["--decode", "autoregressive"][..],
+        &["--decode", "parallel", "--steps", "3"],
+        &["--decode", "parallel", "--accept", "entropy=2", "--renoise", "--precision", "bf16"],
+    ] {
+        let (one, other) = (write(&[way, &["--json"]].concat()), write(way));
+        assert_eq!((one.code, other.code), (Some(0), Some(0)), "{}", one.stderr);
+        let json: Value = serde_json::from_str(&one.stdout).expect("JSON");
+        let text = json["text"].as_str().expect("a text");
+        assert!(text.starts_with("amber beryl") && json["tokens"].as_u64() <= Some(9), "{json}");
+        assert_eq!(other.stdout, format!("{text}\n"), "the same text again");
+    }
+    let shown = write(&["--decode", "parallel", "--steps", "3", "--accept", "all", "--show"]);
+    let canvases = shown.stderr.lines().filter(|line| line.contains(" of 9 ")).count();
+    assert!((2..=4).contains(&canvases), "{}", shown.stderr);
+
+    assert!(write(&["--tokens", "30"]).error(2).contains("the model's 24 positions"));
+    assert!(write(&["--steps", "0"]).error(2).starts_with("invalid value '0' for '--steps <N>'"));
+    assert!(write(&["--accept", "top=many"]).error(2).contains("top wants a count"));
+    assert!(in_folder(folder.path(), &["generate", "no-such"]).error(1).contains("no-such"));
+    assert!(call(&["inspect", folder.path().join(model).to_str().expect("UTF-8")]).stdout.contains("lapidary_decoder"));
+}
+
+#[test]
+fn a_stopped_training_of_text_goes_on() {
+    let folder = folder();
+    let run = |out: &str, steps: &str| {
+        let set = format!("pretrain.variant.twin.steps={steps}");
+        let arguments =
+            ["run", "small.toml", "--json", "--out", out, "--set", &set, "--set", "pretrain.variant.both.steps=1"];
+        in_folder(folder.path(), &arguments)
+    };
+    let whole = run("whole", "10");
+    assert_eq!(whole.code, Some(0), "{}", whole.stderr);
+    // What a training that was stopped at its fifth step leaves behind: a state, and no mark of being done.
+    let twin = folder.path().join("whole/pretrain/twin");
+    let mark: Value = serde_json::from_slice(&fs::read(twin.join("stage.json")).expect("read")).expect("JSON");
+    fs::write(twin.join("stage.json"), serde_json::json!({ "key": mark["key"] }).to_string()).expect("written");
+    let again = run("whole", "10");
+    assert!(again.stderr.contains("pretrain/twin: goes on where it was stopped"), "{}", again.stderr);
+    let metrics = |called: &Called| serde_json::from_str::<Value>(&called.stdout).expect("JSON")["metrics"].clone();
+    let (before, after) = (metrics(&whole), metrics(&again));
+    assert_eq!(before["text.held_out.bits_per_byte.twin"], after["text.held_out.bits_per_byte.twin"]);
+}
+
+#[test]
+fn bad_recipes_of_text_are_told_in_one_line() {
+    let folder = folder();
+    let set = |set: &str| in_folder(folder.path(), &["run", "small.toml", "--set", set]);
+    for (assignment, expected) in [
+        ("model.heads=3", "model.heads: should divide the width of 16, is 3"),
+        ("model.depth=3", "unknown field `depth`"),
+        ("tokenizer.vocabulary=20", "tokenizer.vocabulary: should be 260 to 1000000, is 20"),
+        ("pretrain.variant.both.objective=guess", "unknown variant `guess`"),
+        ("pretrain.variant.twin.name=both", "pretrain.variant: has `both` twice"),
+        ("data.files=[]", "data.files: should name a file or a folder at least"),
+    ] {
+        let called = set(assignment);
+        assert!(called.error(2).contains(expected), "{}", called.stderr);
+    }
+    assert!(set("data.files=[\"no-such\"]").error(2).starts_with("no data `no-such`; looked for"));
+    assert!(set("data.hold_out_every=9").stderr.contains("of 8 documents every 9th is none"));
+    fs::write(folder.path().join("texts/4.txt"), b"amber \xff beryl").expect("written");
+    let called = set("seed=1");
+    assert!(
+        called.code == Some(1) && called.stderr.contains("4.txt") && called.stderr.contains('6'),
+        "{}",
+        called.stderr
+    );
+}
