@@ -101,7 +101,7 @@ impl Statistics {
         self
     }
 
-    /// Equation 3 of Papineni et al.; `effective` leaves out the orders without n-grams.
+    /// Papineni et al., section 2.3; `effective` leaves out the orders without n-grams.
     fn bleu(&self, effective: bool) -> Bleu {
         let (hypothesis, reference) = (self.hypothesis_length, self.reference_length);
         let brevity_penalty = match hypothesis {

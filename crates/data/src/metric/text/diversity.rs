@@ -19,8 +19,8 @@ pub struct Distinct {
 }
 
 impl Distinct {
-    /// distinct-n of Li et al. 2016 ("A diversity-promoting objective function for neural conversation models", section
-    /// 5.1), 0-1: over the number of tokens. 0 without tokens.
+    /// distinct-n of Li et al. 2016 ("A diversity-promoting objective function for neural conversation models"),
+    /// 0-1: over the number of tokens. 0 without tokens.
     pub fn per_token(&self) -> f64 {
         share(self.distinct, self.tokens)
     }

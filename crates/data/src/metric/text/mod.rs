@@ -2,9 +2,9 @@
 //!
 //! | metric | equal to | scale |
 //! |---|---|---|
-//! | [`bleu`], [`sentence_bleu`] | `sacrebleu` 2.6, tokenizer 13a, exponential smoothing | 0-100 |
-//! | [`chrf`] | `sacrebleu` 2.6, chrF2 and chrF2++ | 0-100 |
-//! | [`rouge`] | Google's `rouge-score` 0.1.2 with NLTK 3.10 | 0-1 |
+//! | [`bleu()`], [`sentence_bleu`] | `sacrebleu` 2.6, tokenizer 13a, exponential smoothing | 0-100 |
+//! | [`chrf()`] | `sacrebleu` 2.6, chrF2 and chrF2++ | 0-100 |
+//! | [`rouge()`] | Google's `rouge-score` 0.1.2 with NLTK 3.10 | 0-1 |
 //! | [`meteor_exact_stem`] | METEOR 1.5 in Java, `-l en -m "exact stem" -w "1.0 0.6"` | 0-1 |
 //! | [`distinct`], [`repetition`] | the papers | 0-1 |
 //!

@@ -148,7 +148,7 @@ fn lcs(hypothesis: &[String], reference: &[String]) -> u64 {
     row[hypothesis.len()]
 }
 
-/// Hits of the union of longest common subsequences (Lin 2004, equation 8, numerator). No word counts more often than
+/// Hits of the union of longest common subsequences (Lin 2004, equation 5, numerator). No word counts more often than
 /// either text has it, as in ROUGE-1.5.5, of which the paper says nothing.
 fn summary_lcs(hypothesis: &[Vec<String>], reference: &[Vec<String>]) -> u64 {
     let mut left = available(hypothesis);

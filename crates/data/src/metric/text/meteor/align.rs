@@ -1,7 +1,7 @@
 //! The alignment of METEOR: which word of the hypothesis each word of the reference is matched with.
 //!
 //! The paper asks for most matches, then fewest chunks, then the smallest distance between matched positions (Denkowski
-//! and Lavie 2014, section 2). The released program, whose scores everyone publishes, does almost that:
+//! and Lavie 2014). The released program, whose scores everyone publishes, does almost that:
 //!
 //! - a beam of 40 partial alignments goes through the reference from left to right;
 //! - words that have one possible match only are matched from the start;
@@ -10,10 +10,12 @@
 //! - what a match adds to the distance is added to the alignment it came from, so to the alternatives after it rather
 //!   than to the alignment that has it.
 //!
-//! All of this is kept, since the numbers depend on it. One thing is not: the program compares words by 32-bit hashes.
+//! All of this is kept, since the numbers depend on it. Two things are not: the program compares words by 32-bit hashes,
+//! and Java puts a capital sigma after punctuation inside a word in another lower case than Unicode does.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::super::stem;
 
@@ -28,7 +30,7 @@ pub fn align(hypothesis: &[String], reference: &[String]) -> Vec<Option<usize>> 
     for (j, places) in places.iter().enumerate() {
         let mut steps = Vec::new();
         for (index, path) in paths.iter().enumerate() {
-            path.steps(index, j, places, |i| hypothesis[i] == reference[j], &mut steps);
+            path.steps(index, j, places, &mut steps);
         }
         // Stable, as the order among equals decides which are dropped.
         steps.sort_by_key(|step| step.rank);
@@ -48,35 +50,35 @@ pub fn align(hypothesis: &[String], reference: &[String]) -> Vec<Option<usize>> 
     alignment
 }
 
-/// Where the word of the reference may be matched.
-enum Places {
-    /// In one place, which no other word can have.
-    Definite(usize),
-    /// In one of these or nowhere; exact matches first, then in order.
-    Open(Vec<usize>),
+/// Where a word of the reference may be matched.
+struct Places {
+    exact: Vec<usize>,
+    stem: Vec<usize>,
+    /// There is one place, and no other word can have it.
+    definite: bool,
 }
 
 /// Words match that are equal or have equal stems. Between identical texts stems are not looked at.
-fn possible(hypothesis: &[String], reference: &[String]) -> Vec<Places> {
-    let key = |word: &String| if hypothesis == reference { word.clone() } else { stem::porter2(word) };
+fn possible<'a>(hypothesis: &[String], reference: &'a [String]) -> Vec<Rc<Places>> {
+    let identical = hypothesis == reference;
+    let key = |word: &String| if identical { word.clone() } else { stem::porter2(word) };
     let mut groups: HashMap<String, (Vec<usize>, usize)> = HashMap::new();
     for (i, word) in hypothesis.iter().enumerate() {
         groups.entry(key(word)).or_default().0.push(i);
     }
     let keys: Vec<String> = reference.iter().map(key).collect();
     for key in &keys {
-        if let Some((_, rivals)) = groups.get_mut(key) {
-            *rivals += 1;
-        }
+        groups.entry(key.clone()).or_default().1 += 1;
     }
-    let places = |(key, word): (&String, &String)| match groups.get(key) {
-        None => Places::Open(Vec::new()),
-        Some((places, 1)) if places.len() == 1 => Places::Definite(places[0]),
-        Some((places, _)) => {
-            let (mut exact, other): (Vec<_>, Vec<_>) = places.iter().partition(|&&i| hypothesis[i] == *word);
-            exact.extend(other);
-            Places::Open(exact)
-        }
+    // Equal words share their places, of which a repetitive text has as many as words.
+    let mut known: HashMap<&String, Rc<Places>> = HashMap::new();
+    let places = |(key, word): (&String, &'a String)| {
+        let find = || {
+            let (places, rivals) = &groups[key];
+            let (exact, stem) = places.iter().partition(|&&i| &hypothesis[i] == word);
+            Rc::new(Places { exact, stem, definite: places.len() == 1 && *rivals == 1 })
+        };
+        Rc::clone(known.entry(word).or_insert_with(find))
     };
     keys.iter().zip(reference).map(places).collect()
 }
@@ -116,24 +118,26 @@ impl Path {
         Path { rank: Rank(Reverse(0), 0, 0), last: None, used: vec![false; words], link: None }
     }
 
-    /// All ways to go on at word `j` of the reference.
-    fn steps(&self, path: usize, j: usize, places: &Places, exact: impl Fn(usize) -> bool, steps: &mut Vec<Step>) {
+    /// The ways to go on at word `j` of the reference, without some that at least `BEAM` others are better than.
+    fn steps(&self, path: usize, j: usize, places: &Places, steps: &mut Vec<Step>) {
         let Rank(Reverse(matches), chunks, mut distance) = self.rank;
-        let place = |i: usize, distance| {
-            let broken = self.last.is_some_and(|last| last + 1 != i);
-            let rank = Rank(Reverse(matches + u64::from(exact(i))), chunks + u64::from(broken), distance);
-            Step { rank, path, place: Some(i) }
-        };
-        match places {
-            Places::Definite(i) => steps.push(place(*i, distance + i.abs_diff(j) as u64)),
-            Places::Open(places) => {
-                for &i in places.iter().filter(|&&i| !self.used[i]) {
-                    steps.push(place(i, distance));
-                    distance += i.abs_diff(j) as u64;
+        for (open, matches) in [(&places.exact, matches + 1), (&places.stem, matches)] {
+            for (index, &i) in open.iter().filter(|&&i| !self.used[i]).enumerate() {
+                let follows = self.last.is_some_and(|last| last + 1 == i);
+                let chunks = chunks + u64::from(self.last.is_some() && !follows);
+                let added = i.abs_diff(j) as u64;
+                // The distance grows, so only a place that goes on with the chunk can still be among the best.
+                if index < BEAM || follows {
+                    let own = if places.definite { added } else { 0 };
+                    let rank = Rank(Reverse(matches), chunks, distance + own);
+                    steps.push(Step { rank, path, place: Some(i) });
                 }
-                let rank = Rank(Reverse(matches), chunks + u64::from(self.last.is_some()), distance);
-                steps.push(Step { rank, path, place: None });
+                distance += added;
             }
+        }
+        if !places.definite {
+            let rank = Rank(Reverse(matches), chunks + u64::from(self.last.is_some()), distance);
+            steps.push(Step { rank, path, place: None });
         }
     }
 

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{MetricError, Row, check};
 use align::align;
 
-/// The parameters of METEOR 1.5 for English, task *rank* (Denkowski and Lavie 2014, table 1): how much recall counts
+/// The parameters of METEOR 1.5 for English, task *rank* (Denkowski and Lavie 2014): how much recall counts
 /// in the mean, the penalty's exponent and its greatest value, and the weight of content words.
 const ALPHA: f64 = 0.85;
 const BETA: f64 = 0.20;
@@ -21,7 +21,7 @@ const DELTA: f64 = 0.75;
 const WEIGHTS: [f64; 2] = [1.0, 0.6];
 
 /// METEOR's list of English function words, those with a relative frequency above 0.001 in a large corpus, with
-/// punctuation (section 2 of the paper; `function/english.words` of the release).
+/// punctuation (`function/english.words` of the release).
 const FUNCTION_WORDS: &str = "the , . to of and a in that for \" is on 's it with was as said at he by be from have \
     has are his but an this not i will ’ they ) -rrb- ( -lrb- who their had we which were been more or s its would \
     about new one after you : also up when there than $ all out her people she year two - can if last first “ over \
@@ -61,8 +61,8 @@ pub struct Meteor {
 /// references the one with the best score counts.
 ///
 /// The alignment is found as the released program finds it, with a beam of 40 and its rounding (see
-/// `meteor/align.rs`), since an exact search gives other scores on repetitive text. Time is the product of the two
-/// lengths and more where words repeat.
+/// `meteor/align.rs`), since an exact search gives other scores on repetitive text. Time grows with the product of the
+/// two lengths.
 ///
 /// # Errors
 /// When there are no rows or a row has no reference.
@@ -155,7 +155,7 @@ impl Statistics {
         }
     }
 
-    /// Equations 1 to 5 of Denkowski and Lavie 2014, without rows.
+    /// The score of Denkowski and Lavie 2014, without `rows`.
     fn score(&self) -> Meteor {
         let matches = self.hypothesis.matched() + self.reference.matched();
         if matches == 0 {
