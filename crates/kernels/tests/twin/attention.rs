@@ -16,15 +16,15 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
 }
 
 /// Output, logarithms of the denominators, and the gradients for `dout`.
-struct Twin {
-    out: Vec<f64>,
+pub struct Twin {
+    pub out: Vec<f64>,
     log_sums: Vec<f64>,
     dq: Vec<f64>,
     dk: Vec<f64>,
     dv: Vec<f64>,
 }
 
-fn twin(q: &[f64], k: &[f64], v: &[f64], dout: &[f64], shape: AttentionShape, options: &AttentionOptions) -> Twin {
+pub fn twin(q: &[f64], k: &[f64], v: &[f64], dout: &[f64], shape: AttentionShape, options: &AttentionOptions) -> Twin {
     let AttentionShape { rows, length, heads, kv_heads, head_width } = shape;
     let scale = options.scale.map_or(1.0 / (head_width as f64).sqrt(), f64::from);
     let angle = |row: usize, token: usize| -> Vec<f64> {

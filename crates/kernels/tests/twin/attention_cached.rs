@@ -1,11 +1,11 @@
 use lapidary_kernels::attention::{
-    AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention, attention_cached,
-    attention_cached_head,
+    AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention_cached, attention_cached_head,
 };
 use lapidary_kernels::mask::Mask;
 use proptest::prelude::*;
 
-use super::{assert_close, random};
+use super::attention::twin;
+use super::{assert_close, random, to_f64};
 
 /// A sequence's queries, keys and values, and a cache in which what lies beyond its end is not a number.
 struct Sequence {
@@ -43,14 +43,13 @@ impl Sequence {
         out
     }
 
-    /// What ordinary attention gives.
-    fn expected(&self, past: usize, options: &CachedOptions) -> Vec<f32> {
+    /// What attention gives in `f64`.
+    fn expected(&self, past: usize, options: &CachedOptions) -> Vec<f64> {
         let kind = options.canvas.map_or(Mask::causal(), |canvas| Mask::canvas([past + canvas]));
         let mask = Mask { window: options.window, ..kind };
         let all = AttentionOptions { mask, rotary: None, scale: options.scale, soft_cap: options.soft_cap };
-        let mut out = vec![0.0; self.q.len()];
-        attention(&self.q, &self.k, &self.v, self.shape, &all, &mut out, None);
-        out
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|x| to_f64(x));
+        twin(&q, &k, &v, &vec![0.0; q.len()], self.shape, &all).out
     }
 }
 
