@@ -6,6 +6,7 @@ use lapidary_kernels::attention::{
     AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention, attention_backward,
     attention_cached,
 };
+use lapidary_kernels::choice::{Choice, choose};
 use lapidary_kernels::cross_entropy::cross_entropy;
 use lapidary_kernels::dropout::dropout;
 use lapidary_kernels::embedding::{gather, scatter_add};
@@ -14,7 +15,9 @@ use lapidary_kernels::gelu::{gelu, gelu_backward};
 use lapidary_kernels::layer_norm::{add_layer_norm, add_layer_norm_backward, layer_norm, layer_norm_backward};
 use lapidary_kernels::limits;
 use lapidary_kernels::linear::{linear, linear_backward_input, linear_backward_weight, sum_rows};
-use lapidary_kernels::linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy};
+use lapidary_kernels::linear_cross_entropy::{
+    DrawKey, LinearCrossEntropy, linear_cross_entropy, linear_cross_entropy_drawing,
+};
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::moments::rounding_moments;
 use lapidary_kernels::packed::PackedLinear;
@@ -152,6 +155,22 @@ fn kernels_over_rows_stay_inside() {
         let table = random(width * width, 7);
         check("linear_cross_entropy", [&x, &table], lens, |[x, w], [dx, dw, loss]| {
             loss[0] = linear_cross_entropy(&settings, x, w, &targets, Some((dx, dw))).expect("classes") as f32;
+        });
+        check("linear_cross_entropy_drawing", [&x, &table], lens, |[x, w], [dx, dw, loss]| {
+            for edge in [Edge::Start, Edge::End] {
+                let mut tokens = Guarded::new(&vec![0u32; n], edge);
+                let (key, gradients) = (DrawKey { seed: 1, step: 2 }, Some((&mut *dx, &mut *dw)));
+                let sum = linear_cross_entropy_drawing(&settings, x, w, &targets, gradients, key, &mut tokens);
+                loss[0] = sum.expect("classes") as f32;
+            }
+        });
+        let uniform = random(n, 8).iter().map(|x| x.abs().fract()).collect::<Vec<_>>();
+        check("choose", [&x, &uniform], [n], |[logits, uniform], [y]| {
+            let mut choices = vec![Choice { token: 0, log_probability: 0.0, entropy: 0.0 }; n];
+            for temperature in [0.0, 0.8] {
+                choose(logits, width, temperature, uniform, &mut choices);
+            }
+            y.iter_mut().zip(&choices).for_each(|(y, choice)| *y = choice.entropy);
         });
         let ids: Vec<u32> = (0..n as u32).rev().collect();
         check("gather", [&x], [n * width], |[table], [out]| gather(table, width, &ids, out));
