@@ -11,6 +11,7 @@
 //! gives the same bytes on every machine.
 
 pub mod batch;
+pub mod english;
 pub mod example;
 pub mod metric;
 pub mod pack;
