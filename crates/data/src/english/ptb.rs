@@ -22,9 +22,9 @@ const DOUBLE: [(&str, usize); 6] =
 /// - Words and marks are apart as in the treebank: contractions (`do n't`, `it 's`, `can not`) and currency (`$ 5`,
 ///   but `us$ 5`) are divided; hyphens, slashes and ampersands within a word, decimals, times and host names are not.
 ///   A period stays with an abbreviation (`mr.`, `u.s.`), and the second one that CoreNLP puts after an abbreviation at
-///   the end of a sentence goes.
+///   the end of a sentence goes. It stays with an initial (`j.`) too, unless that is the end of the text.
 /// - Brackets are characters, not `-lrb-`. Double quotation marks of all kinds are `"`, single ones and apostrophes
-///   `'`, en and em dashes and runs of hyphens `--`, an ellipsis `...`, and a fraction such as `½` is `1/2`.
+///   `'`, en and em dashes and runs of hyphens `--`, an ellipsis `...` (`. . .` too), and a fraction such as `½` is `1/2`.
 /// - Invisible characters (zero-width spaces and joiners, soft hyphens, direction marks) are left out, control
 ///   characters are white space.
 ///
@@ -33,7 +33,8 @@ const DOUBLE: [(&str, usize); 6] =
 /// text. The rules are for English.
 pub fn ptb_words(text: &str) -> String {
     let text = unify(text);
-    let mut words = Words { out: String::with_capacity(text.len() + text.len() / 8), after_abbreviation: false };
+    let out = String::with_capacity(text.len() + text.len() / 8);
+    let mut words = Words { out, after_abbreviation: false, periods: 0 };
     let mut chunks = text.split_whitespace().peekable();
     while let Some(chunk) = chunks.next() {
         let number_follows = chunks.peek().is_some_and(|next| next.starts_with(|c: char| c.is_ascii_digit()));
@@ -44,7 +45,7 @@ pub fn ptb_words(text: &str) -> String {
             rest = more;
         }
     }
-    words.out
+    words.finish()
 }
 
 /// Lower case, and one character for all that mean the same.
@@ -98,15 +99,17 @@ fn first_piece(chunk: &str) -> usize {
     let mut characters = chunk.char_indices().peekable();
     while let Some((at, c)) = characters.next() {
         let run = || chunk.len() - at - chunk[at..].trim_start_matches(c).len();
+        let width = c.len_utf8();
         let after = characters.peek().map(|&(_, after)| after);
         let in_number = || [before, after].iter().all(|side| side.is_some_and(|side| side.is_ascii_digit()));
         // How many bytes from here on are a piece of their own, and whether it begins here.
         let (length, begins) = match c {
-            '(' | ')' | '[' | ']' | '{' | '}' | '"' | ';' | '?' | '!' | '%' | '|' | '<' | '>' | '=' | '~' => (1, true),
-            ',' | ':' if !in_number() => (1, true),
+            '(' | ')' | '[' | ']' | '{' | '}' | '"' | ';' | '?' | '!' | '%' | '|' | '<' | '>' | '=' | '~' | '°'
+            | '·' | '−' | '×' => (width, true),
+            ',' | ':' if !in_number() => (width, true),
             '-' | '.' if after == Some(c) => (run(), true),
-            '$' | '£' | '€' | '¥' | '#' => (c.len_utf8(), !before.is_some_and(char::is_alphabetic)),
-            '°' if before.is_some_and(|before| before.is_ascii_digit()) => return at,
+            '+' => (run(), true),
+            '$' | '£' | '€' | '¥' | '#' => (width, !before.is_some_and(char::is_alphabetic)),
             _ => {
                 before = Some(c);
                 continue;
@@ -121,6 +124,8 @@ struct Words {
     out: String,
     /// Whether the last word is an abbreviation with its period.
     after_abbreviation: bool,
+    /// How many of the last words are a period each.
+    periods: usize,
 }
 
 impl Words {
@@ -129,12 +134,32 @@ impl Words {
         if second_period {
             return;
         }
+        self.periods = if word == "." { self.periods + 1 } else { 0 };
+        if self.periods == 3 {
+            self.out.truncate(self.out.len() - ". .".len());
+            self.out.push_str("...");
+            self.periods = 0;
+            return;
+        }
         if !self.out.is_empty() {
             self.out.push(' ');
         }
         let is_dash = word.len() > 1 && word.bytes().all(|byte| byte == b'-');
         self.out.push_str(if is_dash { "--" } else { word });
         self.after_abbreviation = word.ends_with('.') && word.bytes().any(|byte| byte != b'.');
+    }
+
+    /// A single letter that ends the text is no initial: `Apollo on a Saturn V.`
+    fn finish(mut self) -> String {
+        let last = self.out.rsplit(' ').next().unwrap_or_default();
+        if let Some(letter) = last.strip_suffix('.')
+            && letter.chars().count() == 1
+            && self.after_abbreviation
+        {
+            self.out.truncate(self.out.len() - 1);
+            self.out.push_str(" .");
+        }
+        self.out
     }
 
     /// Takes marks off both ends of a piece until no rule takes any: then none will when the words are read again.
@@ -223,11 +248,17 @@ mod tests {
             ("Does Mr. X live in the U.S.?", "does mr. x live in the u.s. ?", "does mr. x live in the u.s. ?"),
             ("He left the U.S.", "he left the u.s. .", "he left the u.s."),
             ("It cost $5 or US$1,000.50.", "it cost $ 5 or us$ 1,000.50 .", "it cost $ 5 or us$ 1,000.50 ."),
-            ("At 9:00, 27.7°C: 5% off", "at 9:00 , 27.7 °c : 5 % off", "at 9:00 , 27.7 °c : 5 % off"),
+            ("At 9:00, 27.7°C: 5% off", "at 9:00 , 27.7 °c : 5 % off", "at 9:00 , 27.7 ° c : 5 % off"),
             ("No. 5 said no.", "no. 5 said no .", "no. 5 said no ."),
-            ("pre- and post-war AT&T, and/or km/h", "pre - and post-war at&t , and/or km/h", "pre - and post-war at&t , and/or km/h"),
+            (
+                "pre- and post-war AT&T, and/or km/h",
+                "pre - and post-war at&t , and/or km/h",
+                "pre - and post-war at&t , and/or km/h",
+            ),
+            ("1,000+ so. . . so", "1,000 + so ... so", "1,000 + so ... so"),
             ("wait… 5½ or ½", "wait ... 5 1/2 or 1/2", "wait ... 5 1/2 or 1/2"),
             ("[a]:33 /x/ .5 -5", "-lsb- a -rsb- :33 / x / .5 -5", "[ a ] : 33 / x / .5 -5"),
+            ("J. Smith's Saturn V.", "j. smith 's saturn v .", "j. smith 's saturn v ."),
             ("the '90s, '68 and 'em", "the '90s , '68 and 'em", "the '90s , '68 and 'em"),
             ("d'Olier's", "d'olier 's", "d'olier 's"),
             ("zero\u{200b}width\u{a0}space\u{7}bell", "zerowidth space bell", "zerowidth space bell"),
@@ -250,7 +281,7 @@ mod tests {
     fn hostile() -> impl Strategy<Value = String> {
         prop_oneof![
             proptest::collection::vec(any::<char>(), 0..30).prop_map(String::from_iter),
-            "[abnst10'`\".,:;$#&/*°½…–-]{0,24}",
+            "[abnst10'`\".,:;$#&/*°½…– +-]{0,24}",
             "(a|s|n't|cannot|no|u\\.s|\\.|'|''|`|-lrb-|-|--|–|\\$|5|,|°|\u{200b}| |Σ|İ|‐|l|rb|r|st){0,16}",
         ]
     }

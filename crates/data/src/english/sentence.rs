@@ -97,9 +97,10 @@ fn without_notes(mut text: &str) -> &str {
 
 /// Whether a period between these two belongs to the word before it and ends no sentence.
 fn is_abbreviation(before: &str, after: &str) -> bool {
-    let tail = before.char_indices().rev().find(|(at, c)| {
-        before.len() - at > LONGEST_ABBREVIATION || !(c.is_alphanumeric() || *c == '.')
-    });
+    let tail = before
+        .char_indices()
+        .rev()
+        .find(|(at, c)| before.len() - at > LONGEST_ABBREVIATION || !(c.is_alphanumeric() || *c == '.'));
     let word = tail.map_or(before, |(at, c)| &before[at + c.len_utf8()..]);
     match Abbreviation::of(&word.to_lowercase()) {
         None => false,
@@ -124,8 +125,14 @@ mod tests {
     #[test]
     fn marks_before_a_capital_end_a_sentence() {
         assert_eq!(split(" One came. Two left! Who? 3 stayed.\n"), ["One came.", "Two left!", "Who?", "3 stayed."]);
-        assert_eq!(split("He said \"go.\" \"No!\" (They did.) Then"), ["He said \"go.\"", "\"No!\"", "(They did.)", "Then"]);
-        assert_eq!(split("So it was.[12][citation needed] Then no more."), ["So it was.[12][citation needed]", "Then no more."]);
+        assert_eq!(
+            split("He said \"go.\" \"No!\" (They did.) Then"),
+            ["He said \"go.\"", "\"No!\"", "(They did.)", "Then"]
+        );
+        assert_eq!(
+            split("So it was.[12][citation needed] Then no more."),
+            ["So it was.[12][citation needed]", "Then no more."]
+        );
         assert_eq!(split("A head\n\nand a\nbody"), ["A head", "and a\nbody"]);
         assert_eq!(split("Yahoo! is 3.5 times as big. 漢字"), ["Yahoo! is 3.5 times as big.", "漢字"]);
         assert_eq!(split(" \n\n "), [""; 0]);
