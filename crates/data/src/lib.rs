@@ -7,13 +7,18 @@
 //! Plain text for pretraining has a way of its own: a [`TextSource`] streams [`Document`]s, [`Tokenizer::train`] makes a
 //! vocabulary of them, [`pack`](pack::pack) writes their ids into a [`TokenStore`] and [`Windows`] draws from it.
 //!
+//! What a text is written from and the text to write are a [`Pair`]: [`source::pairs`], [`source::parallel`] and
+//! [`source::squad`] read them, and [`ptb_words`] writes raw and tokenised ones in one form.
+//!
 //! Everything random here is a pure function of a seed and a step, through [`lapidary_kernels::rng`]: the same seed
 //! gives the same bytes on every machine.
 
 pub mod batch;
+pub mod english;
 pub mod example;
 pub mod metric;
 pub mod pack;
+pub mod pair;
 pub mod picture;
 pub mod source;
 pub mod store;
@@ -22,11 +27,15 @@ pub mod tokenizer;
 pub mod windows;
 
 pub use batch::{BatchOptions, SortedPlan};
+pub use english::{ptb_words, sentences};
 pub use example::{Batch, Dataset, Encoded, Example, Part};
 pub use metric::accuracy::Accuracy;
 pub use pack::{PackOptions, Packed};
+pub use pair::Pair;
 pub use picture::Picture;
-pub use source::{Columns, DataError, Document, Labels, TextSource};
+pub use source::{
+    Columns, DataError, Document, Labels, PairFields, QuestionSource, Questions, TargetArrays, TextSource,
+};
 pub use store::TokenStore;
 pub use tokenizer::{Algorithm, Tokenizer, TokenizerConfig, TokenizerError};
 pub use windows::Windows;

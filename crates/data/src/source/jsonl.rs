@@ -35,12 +35,12 @@ pub(super) fn text(line: &str, key: &str) -> Result<String, String> {
     string(&object(line)?, key).map(str::to_owned)
 }
 
-fn object(line: &str) -> Result<Map<String, Value>, String> {
+pub(super) fn object(line: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(line)
         .map_err(|cause| format!("not a JSON object (column {}): {}", cause.column(), quote(line)))
 }
 
-fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a Value, String> {
+pub(super) fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a Value, String> {
     object.get(key).ok_or_else(|| format!("there is no key {}", quote(key)))
 }
 

@@ -1,4 +1,5 @@
-//! File formats: one a file, each from a path to [`Example`]s, each row checked; and plain [text] by the document.
+//! File formats: one a file, each from a path to [`Example`]s, each row checked; plain [text] by the document; and
+//! [`Pair`](crate::Pair)s of texts, from JSON Lines ([pairs]), [parallel] files and [SQuAD](squad).
 //!
 //! A file may be compressed with Zstandard (`.zst` after its format's extension); it is decompressed as it is read and
 //! never held whole. Every malformed row is an error that names the file, the line and what was wrong: a set is read
@@ -6,6 +7,9 @@
 
 pub mod jsonl;
 mod lines;
+pub mod pairs;
+pub mod parallel;
+pub mod squad;
 mod tar;
 pub mod text;
 pub mod tsv;
@@ -15,6 +19,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use lines::{MAX_FILE_BYTES, MAX_LINE_BYTES};
+pub use pairs::{PairFields, TargetArrays};
+pub use squad::{QuestionSource, Questions};
 pub use text::{Document, TextSource};
 
 use crate::{Example, Part};
@@ -49,6 +55,15 @@ pub enum DataError {
     /// A folder or file has no document at all.
     #[error("{path} holds no documents")]
     NoDocuments { path: PathBuf },
+    /// Two files that belong together line by line do not.
+    #[error("{sources} has {source_lines} lines and {targets} {target_lines}: line by line they must belong together")]
+    Unequal { sources: PathBuf, source_lines: u64, targets: PathBuf, target_lines: u64 },
+    /// Its name says no format of questions and answers.
+    #[error("{path}: its name must end in .json or .jsonl, or in one of them with .zst added")]
+    SquadFormat { path: PathBuf },
+    /// A question, here in quotation marks, that cannot be asked of its passage.
+    #[error("{path}, question {question}: {what}")]
+    Question { path: PathBuf, question: String, what: String },
     /// The columns that were asked for contradict themselves.
     #[error("cannot read {path} with these columns: {what}")]
     Columns { path: PathBuf, what: String },
