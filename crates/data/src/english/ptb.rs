@@ -21,16 +21,20 @@ const DOUBLE: [(&str, usize); 6] =
 ///
 /// - Words and marks are apart as in the treebank: contractions (`do n't`, `it 's`, `can not`) and currency (`$ 5`,
 ///   but `us$ 5`) are divided; hyphens, slashes and ampersands within a word, decimals, times and host names are not.
-///   A period stays with an abbreviation (`mr.`, `u.s.`), and the second one that CoreNLP puts after an abbreviation at
+/// - A period stays with an abbreviation (`mr.`, `u.s.`), and the second one that CoreNLP puts after an abbreviation at
 ///   the end of a sentence goes. It stays with an initial (`j.`) too, unless that is the end of the text.
 /// - Brackets are characters, not `-lrb-`. Double quotation marks of all kinds are `"`, single ones and apostrophes
-///   `'`, en and em dashes and runs of hyphens `--`, an ellipsis `...` (`. . .` too), and a fraction such as `½` is `1/2`.
+///   `'`, en and em dashes and runs of hyphens `--`, an ellipsis or `. . .` is `...`, and a fraction such as `½` is
+///   `1/2`.
 /// - Invisible characters (zero-width spaces and joiners, soft hyphens, direction marks) are left out, control
 ///   characters are white space.
 ///
 /// All else stays, whatever its script. The form is idempotent: applied to its own output it changes nothing. What
 /// CoreNLP itself loses does not come back: it writes `£` as `#` and `€` as `$`, and those stay different from the raw
 /// text. The rules are for English.
+///
+/// Of the 10,570 questions of SQuAD's development set, raw and as Du et al. 2017 (1705.00106) tokenised them, 10,559
+/// are equal in this form.
 pub fn ptb_words(text: &str) -> String {
     let text = unify(text);
     let out = String::with_capacity(text.len() + text.len() / 8);

@@ -81,7 +81,8 @@ struct FlatQuestion {
 ///
 /// # Errors
 /// At the first place that is malformed; for an answer that does not stand where it should, a question without an
-/// answer that is not marked as impossible, an empty question, answer or passage; for a file without questions.
+/// answer that is not marked as impossible, an empty question, answer or passage; for a file without a question that
+/// has an answer.
 pub fn read(path: &Path, from: &QuestionSource) -> Result<Questions, DataError> {
     let plain = if is_zst(path) { path.with_extension("") } else { path.to_path_buf() };
     let questions = match plain.extension().and_then(|extension| extension.to_str()) {
