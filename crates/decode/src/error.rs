@@ -19,6 +19,14 @@ pub enum DecodeError {
         /// The most that there may be.
         capacity: usize,
     },
+    /// Each sequence has a cache of its own.
+    #[error("{sequences} sequences need as many caches, not {caches}")]
+    Caches {
+        /// Sequences that were to be read.
+        sequences: usize,
+        /// Caches that were given.
+        caches: usize,
+    },
     /// Nothing to go on from.
     #[error("the prompt is empty: give one token at least")]
     EmptyPrompt,

@@ -6,12 +6,18 @@
 mod cache;
 mod error;
 mod generate;
+mod likelihood;
 mod packed_decoder;
 pub mod parallel;
+mod pass;
+mod speculative;
 mod step;
 
 pub use cache::KvCache;
 pub use error::DecodeError;
-pub use generate::{generate, most_likely};
-pub use packed_decoder::{PackedDecoder, Positions};
+pub use generate::{generate, generate_all, most_likely};
+pub use likelihood::log_likelihoods;
+pub use packed_decoder::PackedDecoder;
+pub use pass::Positions;
+pub use speculative::{Speculated, SpeculativeOptions, speculate};
 pub use step::Stepper;

@@ -1,12 +1,11 @@
-//! A decoder's weights as inference reads them, and the reading of many tokens at once.
+//! A decoder's weights as inference reads them.
 
 use burn::tensor::Tensor;
-use lapidary_kernels::attention::{CachedOptions, KeyValueCache, NewTokens, attention_cached};
 use lapidary_kernels::embedding::gather;
-use lapidary_kernels::gelu::gelu;
 use lapidary_kernels::layer_norm::layer_norm;
 use lapidary_kernels::packed::PackedLinear;
 use lapidary_kernels::precision::Precision;
+use lapidary_kernels::rotary::{Rotary, Turns};
 use lapidary_models::decoder::Decoder;
 use lapidary_models::layer::{Embedding, LayerNorm, Linear};
 use lapidary_models::trunk::Block;
@@ -20,21 +19,15 @@ use crate::error::DecodeError;
 #[derive(Clone)]
 pub struct PackedDecoder {
     pub(crate) tokens: Table,
-    pub(crate) positions: Table,
+    /// Unless positions are told by turning.
+    positions: Option<Table>,
+    rotary: Option<Rotary>,
+    longest: usize,
     pub(crate) blocks: Vec<PackedBlock>,
     pub(crate) norm: Norm,
     pub(crate) output: Dense,
     pub(crate) heads: usize,
     pub(crate) width: usize,
-}
-
-/// Whose logits are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Positions {
-    /// Of every new token.
-    All,
-    /// Of the last one alone, which is what writing on needs.
-    Last,
 }
 
 /// `[rows, width]`.
@@ -77,7 +70,9 @@ impl PackedDecoder {
         let tokens = Table::new(&decoder.tokens)?;
         let attention = decoder.trunk.blocks.first().map(|block| &block.attention);
         Ok(Self {
-            positions: Table::new(&decoder.positions)?,
+            positions: decoder.positions.as_ref().map(Table::new).transpose()?,
+            rotary: attention.and_then(|attention| attention.rotary().cloned()),
+            longest: decoder.longest(),
             blocks: decoder
                 .trunk
                 .blocks
@@ -105,60 +100,7 @@ impl PackedDecoder {
 
     /// An empty cache for one sequence of at most `capacity` tokens, or as many as the model has positions.
     pub fn cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.blocks.len(), capacity.min(self.positions.rows()), self.heads, self.width / self.heads)
-    }
-
-    /// Reads `ids` after those in the cache, on all threads, and adds them to it: logits `[N, V]`, or `[1, V]` of the last.
-    ///
-    /// # Errors
-    /// A token outside the vocabulary, or more of them than there is room for; the cache is as it was then.
-    pub fn read(&self, ids: &[u32], cache: &mut KvCache, wanted: Positions) -> Result<Vec<f32>, DecodeError> {
-        let mut x = self.hidden(ids, cache, CachedOptions::default())?;
-        cache.len += ids.len();
-        if wanted == Positions::Last {
-            x.drain(..x.len().saturating_sub(self.width));
-        }
-        Ok(self.logits(&x))
-    }
-
-    /// Reads a canvas behind the tokens in the cache, each place of which sees these and the whole canvas: logits `[N, V]`
-    /// of what each place is to become. The cache holds the same tokens afterwards.
-    ///
-    /// # Errors
-    /// As [`PackedDecoder::read`].
-    pub fn repair(&self, canvas: &[u32], cache: &mut KvCache) -> Result<Vec<f32>, DecodeError> {
-        let options = CachedOptions { canvas: Some(0), ..CachedOptions::default() };
-        Ok(self.logits(&self.hidden(canvas, cache, options)?))
-    }
-
-    /// What the last block makes of new tokens, `[N, D]`; their keys and values lie behind those in the cache.
-    fn hidden(&self, ids: &[u32], cache: &mut KvCache, options: CachedOptions) -> Result<Vec<f32>, DecodeError> {
-        self.check(ids, cache)?;
-        let (n, width, past) = (ids.len(), self.width, cache.len);
-        let mut x = self.embed(ids, past);
-        let mut normed = vec![0.0; n * width];
-        let mut mixed = vec![0.0; n * width];
-        for (block, remembered) in self.blocks.iter().zip(&mut cache.blocks) {
-            block.attention_norm.apply(&x, &mut normed);
-            let rows = block.inputs.forward(&normed, None); // [N, 3 D]
-            remember(remembered, &rows, past, width);
-            let queries: Vec<f32> = rows.chunks_exact(3 * width).flat_map(|row| &row[..width]).copied().collect();
-            let new = NewTokens { queries: &queries, heads: self.heads, past };
-            attention_cached(new, remembered, &options, &mut mixed);
-            x = block.output.forward(&mixed, Some(&x));
-            block.feed_forward_norm.apply(&x, &mut normed);
-            let inner = block.up.forward(&normed, None); // [N, F]
-            let mut activated = vec![0.0; inner.len()];
-            gelu(&inner, &mut activated);
-            x = block.down.forward(&activated, Some(&x));
-        }
-        Ok(x)
-    }
-
-    fn logits(&self, x: &[f32]) -> Vec<f32> {
-        let mut normed = vec![0.0; x.len()];
-        self.norm.apply(x, &mut normed);
-        self.output.forward(&normed, None)
+        KvCache::new(self.blocks.len(), capacity.min(self.longest), self.heads, self.width / self.heads)
     }
 
     pub(crate) fn check(&self, ids: &[u32], cache: &KvCache) -> Result<(), DecodeError> {
@@ -173,12 +115,18 @@ impl PackedDecoder {
         Ok(())
     }
 
-    /// Vectors of tokens and of the positions from `past` on, added: `[N, D]`.
-    pub(crate) fn embed(&self, ids: &[u32], past: usize) -> Vec<f32> {
+    /// Vectors of tokens, those of their positions added if there are any: `[N, D]`.
+    pub(crate) fn embed(&self, ids: &[u32], positions: &[u32]) -> Vec<f32> {
         let mut x = self.tokens.rows_of(ids);
-        let positions: Vec<u32> = (past..past + ids.len()).map(|position| position as u32).collect();
-        x.iter_mut().zip(self.positions.rows_of(&positions)).for_each(|(x, position)| *x += position);
+        if let Some(table) = &self.positions {
+            x.iter_mut().zip(table.rows_of(positions)).for_each(|(x, position)| *x += position);
+        }
         x
+    }
+
+    /// How the queries and keys of tokens are turned, if they are.
+    pub(crate) fn turns(&self, positions: &[u32]) -> Option<Turns> {
+        self.rotary.as_ref().map(|rotary| Turns::new(&rotary.frequencies, positions))
     }
 }
 
@@ -251,18 +199,11 @@ impl Dense {
     }
 
     /// Rows of `x` to new rows, `residual` added.
-    fn forward(&self, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+    pub(crate) fn forward(&self, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
         let n = x.len() / self.weight.input().max(1);
         let mut y = vec![0.0; n * self.weight.output()];
         self.weight.forward(x, n, self.bias.as_deref(), residual, &mut y);
         y
-    }
-}
-
-/// Takes the keys and values of new tokens out of rows of queries, keys and values, each part `width` wide.
-pub(crate) fn remember(cache: &mut KeyValueCache, rows: &[f32], past: usize, width: usize) {
-    for (position, row) in (past..).zip(rows.chunks_exact(3 * width)) {
-        cache.put(position, &row[width..2 * width], &row[2 * width..]);
     }
 }
 

@@ -5,12 +5,18 @@
 //! their choice, the [`Rest`] what happens to the others, and the [`Stop`] when it is enough.
 
 mod acceptance;
+mod blocks;
+mod candidates;
 mod schedule;
 mod stop;
 
 pub use acceptance::{Acceptance, Rest};
+pub use blocks::write_blocks;
+pub use candidates::{Candidates, Rerank, rerank};
 pub use schedule::Schedule;
 pub use stop::Stop;
+
+use std::borrow::BorrowMut;
 
 use lapidary_kernels::choice::{Choice, choose};
 use lapidary_kernels::rng::Stream;
@@ -18,6 +24,7 @@ use lapidary_kernels::rng::Stream;
 use crate::cache::KvCache;
 use crate::error::DecodeError;
 use crate::packed_decoder::PackedDecoder;
+use acceptance::Sight;
 
 /// How a canvas is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,44 +83,113 @@ pub fn write(
     options: &ParallelOptions,
     mut watch: impl FnMut(&Canvas),
 ) -> Result<Written, DecodeError> {
+    let mut written = write_all(decoder, &mut [cache], options, &[options.seed], |_, canvas| watch(canvas))?;
+    Ok(written.remove(0))
+}
+
+/// Writes a canvas behind the prompt of each cache, the draws of each from a seed of its own, which takes the place of
+/// the options'. Each is what [`write`] makes of its cache and seed alone; together they read the weights once a pass.
+///
+/// # Errors
+/// As [`write`], and another number of seeds than of caches.
+pub fn write_all(
+    decoder: &PackedDecoder,
+    caches: &mut [impl BorrowMut<KvCache>],
+    options: &ParallelOptions,
+    seeds: &[u64],
+    mut watch: impl FnMut(usize, &Canvas),
+) -> Result<Vec<Written>, DecodeError> {
     if options.canvas == 0 {
         return Err(DecodeError::EmptyCanvas);
     }
-    let passes = options.schedule.passes;
-    if passes == 0 {
+    if options.schedule.passes == 0 {
         return Err(DecodeError::NoPasses);
     }
-    let (vocabulary, n) = (decoder.vocabulary(), options.canvas);
-    let mut start = Stream::at_place(options.seed, 0, START);
-    let mut tokens: Vec<u32> = (0..n).map(|_| start.below(vocabulary) as u32).collect();
-    let mut choices = vec![Choice { token: 0, log_probability: 0.0, entropy: 0.0 }; n];
-    let mut accepted = vec![false; n];
-    watch(&Canvas { pass: 0, tokens: &tokens, choices: &choices, accepted: &accepted });
-    let mut pass = 0;
-    loop {
-        pass += 1;
-        let step = pass as u64;
-        let logits = decoder.repair(&tokens, cache)?;
-        let uniform: Vec<f32> =
-            (0..n).map(|place| Stream::at_place(options.seed, step, place as u64).uniform()).collect();
-        choose(&logits, vocabulary, options.schedule.temperature(pass), &uniform, &mut choices);
-        let of_place = |kind: u64| move |place| Stream::at_place(options.seed, step, kind + place as u64);
-        options.acceptance.accept(&choices, pass, passes, of_place(SHARE), &mut accepted);
-        let before = tokens.clone();
-        for (place, token) in tokens.iter_mut().enumerate() {
-            match options.rest {
-                _ if accepted[place] => *token = choices[place].token,
-                Rest::Keep => (),
-                // Nothing comes after the last pass that could repair noise.
-                Rest::Noise if pass == passes => *token = choices[place].token,
-                Rest::Noise => *token = of_place(NOISE)(place).below(vocabulary) as u32,
-            }
-        }
-        watch(&Canvas { pass, tokens: &tokens, choices: &choices, accepted: &accepted });
-        if pass == passes || options.stop.is_enough(&before, &tokens, &choices) {
-            break;
+    if caches.len() != seeds.len() {
+        return Err(DecodeError::Caches { sequences: seeds.len(), caches: caches.len() });
+    }
+    let mut caches: Vec<&mut KvCache> = caches.iter_mut().map(BorrowMut::borrow_mut).collect();
+    let mut drafts: Vec<Draft> = seeds.iter().map(|seed| Draft::new(decoder.vocabulary(), options, *seed)).collect();
+    drafts.iter().enumerate().for_each(|(row, draft)| watch(row, &draft.canvas()));
+    // Those that are not finished, by row.
+    let mut open: Vec<usize> = (0..drafts.len()).collect();
+    while !open.is_empty() {
+        let tokens: Vec<&[u32]> = open.iter().map(|row| drafts[*row].tokens.as_slice()).collect();
+        let mut of_open: Vec<&mut KvCache> = caches
+            .iter_mut()
+            .enumerate()
+            .filter(|(row, _)| open.contains(row))
+            .map(|(_, cache)| &mut **cache)
+            .collect();
+        let logits = decoder.repair_all(&tokens, &mut of_open)?;
+        let each = options.canvas * decoder.vocabulary();
+        let mut of_row = logits.chunks_exact(each);
+        open.retain(|&row| {
+            let draft = &mut drafts[row];
+            let goes_on = of_row.next().is_some_and(|logits| draft.advance(logits, options));
+            watch(row, &draft.canvas());
+            goes_on
+        });
+    }
+    Ok(drafts.into_iter().map(Draft::finish).collect())
+}
+
+/// A canvas on its way.
+struct Draft {
+    vocabulary: usize,
+    seed: u64,
+    pass: usize,
+    tokens: Vec<u32>,
+    choices: Vec<Choice>,
+    accepted: Vec<bool>,
+}
+
+impl Draft {
+    fn new(vocabulary: usize, options: &ParallelOptions, seed: u64) -> Self {
+        let n = options.canvas;
+        let mut start = Stream::at_place(seed, 0, START);
+        Self {
+            vocabulary,
+            seed,
+            pass: 0,
+            tokens: (0..n).map(|_| start.below(vocabulary) as u32).collect(),
+            choices: vec![Choice { token: 0, log_probability: 0.0, entropy: 0.0 }; n],
+            accepted: vec![false; n],
         }
     }
-    let log_likelihood = choices.iter().map(|choice| f64::from(choice.log_probability)).sum();
-    Ok(Written { tokens, passes: pass, log_likelihood })
+
+    fn canvas(&self) -> Canvas<'_> {
+        Canvas { pass: self.pass, tokens: &self.tokens, choices: &self.choices, accepted: &self.accepted }
+    }
+
+    /// A pass, given the logits of the canvas; whether there is to be another.
+    fn advance(&mut self, logits: &[f32], options: &ParallelOptions) -> bool {
+        self.pass += 1;
+        let (pass, passes, step) = (self.pass, options.schedule.passes, self.pass as u64);
+        let of_place = |kind: u64| {
+            let seed = self.seed;
+            move |place: usize| Stream::at_place(seed, step, kind + place as u64)
+        };
+        let uniform: Vec<f32> = (0..self.tokens.len()).map(|place| of_place(0)(place).uniform()).collect();
+        let previous = self.choices.clone();
+        choose(logits, self.vocabulary, options.schedule.temperature(pass), &uniform, &mut self.choices);
+        let sight = Sight { choices: &self.choices, previous: &previous, pass, passes };
+        options.acceptance.accept(&sight, of_place(SHARE), &mut self.accepted);
+        let before = self.tokens.clone();
+        for (place, token) in self.tokens.iter_mut().enumerate() {
+            match options.rest {
+                _ if self.accepted[place] => *token = self.choices[place].token,
+                Rest::Keep => (),
+                // Nothing comes after the last pass that could repair noise.
+                Rest::Noise if pass == passes => *token = self.choices[place].token,
+                Rest::Noise => *token = of_place(NOISE)(place).below(self.vocabulary) as u32,
+            }
+        }
+        pass < passes && !options.stop.is_enough(&before, &self.tokens, &self.choices)
+    }
+
+    fn finish(self) -> Written {
+        let log_likelihood = self.choices.iter().map(|choice| f64::from(choice.log_probability)).sum();
+        Written { tokens: self.tokens, passes: self.pass, log_likelihood }
+    }
 }

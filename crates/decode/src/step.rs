@@ -49,11 +49,12 @@ impl<'a> Stepper<'a> {
         let decoder = self.decoder;
         decoder.check(&[id], cache)?;
         let (past, head_width) = (cache.len, decoder.width / decoder.heads);
-        self.x.copy_from_slice(&decoder.embed(&[id], past));
+        self.x.copy_from_slice(&decoder.embed(&[id], &[past as u32]));
         let size = team.size();
         let ahead = |dense: &Dense, index: usize| {
             dense.weight.ahead(part(dense.weight.output(), PackedLinear::PANEL, index, size))
         };
+        let turns = decoder.turns(&[past as u32]);
         let afterwards = decoder.blocks.iter().skip(1).map(|block| &block.inputs).chain([&decoder.output]);
         for ((block, after), remembered) in decoder.blocks.iter().zip(afterwards).zip(&mut cache.blocks) {
             block.attention_norm.apply(&self.x, &mut self.normed);
@@ -69,6 +70,9 @@ impl<'a> Stepper<'a> {
                     columns_of(&block.inputs, normed, None, columns, inputs);
                 },
             );
+            if let Some(turns) = &turns {
+                turns.apply(&mut self.inputs, 3 * decoder.width, 2 * decoder.width);
+            }
             let (queries, rest) = self.inputs.split_at(decoder.width);
             let (keys, values) = rest.split_at(decoder.width);
             let new = NewTokens { queries, heads: decoder.heads, past };

@@ -1,21 +1,43 @@
 //! Reading together, writing one by one, and the model itself agree.
 
+mod batch;
 mod parallel;
+mod speculative;
 
 use burn::tensor::{Device, Tensor};
-use lapidary_decode::{DecodeError, PackedDecoder, Positions, Stepper, generate, most_likely};
+use lapidary_decode::{DecodeError, KvCache, PackedDecoder, Positions, Stepper, generate, most_likely};
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::team::with_team;
 use lapidary_models::Pass;
-use lapidary_models::decoder::{Decoder, DecoderConfig};
+use lapidary_models::decoder::{Decoder, DecoderConfig, PositionEncoding};
 use lapidary_models::layer::WeightRange;
 
-const CONFIG: DecoderConfig =
-    DecoderConfig { vocabulary: 53, positions: 40, width: 36, heads: 3, feed_forward: 70, blocks: 2 };
+const CONFIG: DecoderConfig = DecoderConfig {
+    vocabulary: 53,
+    positions: 40,
+    position_encoding: PositionEncoding::Learned,
+    width: 36,
+    heads: 3,
+    feed_forward: 70,
+    blocks: 2,
+};
 
 fn decoder() -> Decoder {
     Decoder::new(&CONFIG, 7, &Device::flex())
+}
+
+/// Both ways to tell positions.
+fn decoders() -> [Decoder; 2] {
+    let rotary = DecoderConfig { position_encoding: PositionEncoding::ROTARY, ..CONFIG };
+    [decoder(), Decoder::new(&rotary, 7, &Device::flex())]
+}
+
+/// A cache that holds a prompt.
+fn prompted(packed: &PackedDecoder, prompt: &[u32]) -> KvCache {
+    let mut cache = packed.cache(40);
+    packed.read(prompt, &mut cache, Positions::Last).unwrap();
+    cache
 }
 
 fn ids(n: usize) -> Vec<u32> {
@@ -28,11 +50,12 @@ fn numbers(x: Tensor<2>) -> Vec<f32> {
 
 #[test]
 fn logits_are_those_of_the_model() {
-    let (decoder, ids) = (decoder(), ids(23));
-    for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 1e-4)] {
+    let ids = ids(23);
+    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 1e-4)];
+    for (decoder, (precision, tolerance)) in decoders().iter().flat_map(|decoder| precisions.map(|it| (decoder, it))) {
         let expected =
             numbers(decoder.logits(&ids, 1, &Mask::causal(), &Pass::evaluation().with_precision(precision)).unwrap());
-        let packed = PackedDecoder::new(&decoder, precision).unwrap();
+        let packed = PackedDecoder::new(decoder, precision).unwrap();
         let logits = packed.read(&ids, &mut packed.cache(40), Positions::All).unwrap();
         assert_eq!(logits.len(), expected.len());
         for (place, (logit, expected)) in logits.iter().zip(&expected).enumerate() {
@@ -44,8 +67,9 @@ fn logits_are_those_of_the_model() {
 #[test]
 fn the_same_bits_together_and_one_by_one() {
     let ids = ids(37);
-    for precision in [Precision::F32, Precision::Bf16] {
-        let packed = PackedDecoder::new(&decoder(), precision).unwrap();
+    let precisions = [Precision::F32, Precision::Bf16];
+    for (decoder, precision) in decoders().iter().flat_map(|decoder| precisions.map(|it| (decoder, it))) {
+        let packed = PackedDecoder::new(decoder, precision).unwrap();
         let all = packed.read(&ids, &mut packed.cache(40), Positions::All).unwrap();
         for threads in [1, 2, 3] {
             with_team(threads, |team| {

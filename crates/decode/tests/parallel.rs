@@ -1,47 +1,37 @@
 //! Canvases written in passes.
 
-use burn::tensor::Device;
-use lapidary_decode::parallel::{Acceptance, ParallelOptions, Rest, Schedule, Stop, write};
-use lapidary_decode::{DecodeError, KvCache, PackedDecoder, Positions};
+use lapidary_decode::parallel::{
+    Acceptance, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write, write_all, write_blocks,
+};
+use lapidary_decode::{DecodeError, KvCache, PackedDecoder};
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_models::Pass;
-use lapidary_models::decoder::{Decoder, DecoderConfig};
 
-const CONFIG: DecoderConfig =
-    DecoderConfig { vocabulary: 53, positions: 40, width: 36, heads: 3, feed_forward: 70, blocks: 2 };
-
-fn decoder() -> Decoder {
-    Decoder::new(&CONFIG, 7, &Device::flex())
-}
-
-fn prompted(packed: &PackedDecoder, prompt: &[u32]) -> KvCache {
-    let mut cache = packed.cache(40);
-    packed.read(prompt, &mut cache, Positions::Last).unwrap();
-    cache
-}
+use super::{decoder, decoders, prompted};
 
 fn options(acceptance: Acceptance, rest: Rest) -> ParallelOptions {
     let schedule = Schedule { passes: 6, first: 0.8, last: 0.2 };
     ParallelOptions { canvas: 12, schedule, acceptance, rest, stop: Stop::Never, seed: 3 }
 }
 
-const ACCEPTANCES: [Acceptance; 6] = [
+const ACCEPTANCES: [Acceptance; 7] = [
     Acceptance::All,
     Acceptance::Share(0.4),
     Acceptance::Surest(0.2),
     Acceptance::Threshold(0.05),
     Acceptance::Top(3),
     Acceptance::Entropy(8.0),
+    Acceptance::Unsure(0.4),
 ];
 
 #[test]
 fn a_canvas_is_what_the_model_makes_of_it() {
-    let (decoder, ids) = (decoder(), Vec::from_iter((0..23).map(|i| i * i % 53)));
-    for prompt in [0, 1, 9, 22] {
+    let ids = Vec::from_iter((0..23).map(|i| i * i % 53));
+    for (decoder, prompt) in decoders().iter().flat_map(|decoder| [0, 1, 9, 22].map(|prompt| (decoder, prompt))) {
         let expected = decoder.logits(&ids, 1, &Mask::canvas([prompt]), &Pass::evaluation()).unwrap();
         let expected: Vec<f32> = expected.into_data().iter::<f32>().collect();
-        let packed = PackedDecoder::new(&decoder, Precision::F32).unwrap();
+        let packed = PackedDecoder::new(decoder, Precision::F32).unwrap();
         let mut cache = prompted(&packed, &ids[..prompt]);
         for _ in 0..2 {
             let logits = packed.repair(&ids[prompt..], &mut cache).unwrap();
@@ -120,4 +110,97 @@ fn what_cannot_be_written_is_an_error() {
     assert_eq!(error(long, &mut cache), DecodeError::TooLong { tokens: 41, capacity: 40 });
     assert_eq!(cache.len(), 2);
     assert_eq!(write(&packed, &mut cache, &plain, |_| ()).unwrap().tokens.len(), 12);
+}
+
+#[test]
+fn a_row_does_not_depend_on_what_else_is_written() {
+    let prompts: [&[u32]; 4] = [&[1, 2, 3], &[7], &[50, 4, 9, 9, 30, 2, 6], &[1, 2, 3]];
+    for decoder in &decoders() {
+        let packed = PackedDecoder::new(decoder, Precision::F32).unwrap();
+        for (acceptance, stop) in [(Acceptance::Share(0.6), Stop::Never), (Acceptance::All, Stop::Stable)] {
+            let options = ParallelOptions { stop, ..options(acceptance, Rest::Keep) };
+            let seeds = [3, 3, 9, 4];
+            let write = |rows: &[usize]| {
+                let mut caches: Vec<KvCache> = rows.iter().map(|row| prompted(&packed, prompts[*row])).collect();
+                let seeds: Vec<u64> = rows.iter().map(|row| seeds[*row]).collect();
+                write_all(&packed, &mut caches, &options, &seeds, |_, _| ()).unwrap()
+            };
+            let all = write(&[0, 1, 2, 3]);
+            assert_ne!(all[0].tokens, all[3].tokens, "each has a seed of its own");
+            for rows in [vec![0], vec![1], vec![2], vec![3], vec![3, 0], vec![2, 1, 0]] {
+                let expected: Vec<_> = rows.iter().map(|row| all[*row].clone()).collect();
+                assert_eq!(write(&rows), expected, "rows {rows:?}");
+            }
+            let one = ParallelOptions { seed: 9, ..options };
+            assert_eq!(
+                lapidary_decode::parallel::write(&packed, &mut prompted(&packed, prompts[2]), &one, |_| ()).unwrap(),
+                all[2]
+            );
+        }
+    }
+}
+
+#[test]
+fn blocks_go_on_from_what_is_written() {
+    for decoder in &decoders() {
+        let packed = PackedDecoder::new(decoder, Precision::F32).unwrap();
+        let options = options(Acceptance::Share(0.5), Rest::Keep);
+        let mut cache = prompted(&packed, &[5, 6]);
+        let mut seen = Vec::new();
+        let blocks = write_blocks(&packed, &mut cache, &options, 3, |_| false, |block, _| seen.push(block)).unwrap();
+        assert_eq!((blocks.len(), cache.len()), (3, 2 + 24));
+        assert_eq!(seen, [0, 1, 2].map(|block| [block; 7]).concat());
+        let mut so_far = vec![5, 6];
+        for (block, text) in blocks.iter().enumerate() {
+            let options = ParallelOptions { seed: 3 + block as u64, ..options.clone() };
+            assert_eq!(write(&packed, &mut prompted(&packed, &so_far), &options, |_| ()).unwrap(), *text);
+            so_far.extend(&text.tokens);
+        }
+        let end = blocks[1].tokens[4];
+        let first = blocks[0].tokens.contains(&end);
+        let until =
+            write_blocks(&packed, &mut prompted(&packed, &[5, 6]), &options, 3, |it| it == end, |_, _| ()).unwrap();
+        assert_eq!(until.len(), if first { 1 } else { 2 });
+        let mut cache = prompted(&packed, &[5, 6]);
+        let error = write_blocks(&packed, &mut cache, &options, 4, |_| false, |_, _| ()).unwrap_err();
+        assert_eq!(error, DecodeError::TooLong { tokens: 50, capacity: 40 });
+    }
+}
+
+#[test]
+fn candidates_are_judged_by_what_the_model_says() {
+    let (decoder, prompts) = (decoder(), [[4, 8, 15], [16, 23, 42]]);
+    let packed = PackedDecoder::new(&decoder, Precision::F32).unwrap();
+    let mut caches: Vec<KvCache> = prompts.iter().map(|prompt| prompted(&packed, prompt)).collect();
+    let options = options(Acceptance::All, Rest::Keep);
+    let written = write_all(&packed, &mut caches, &options, &[1, 2], |_, _| ()).unwrap();
+    // The first text ends at its fourth token, if that does not come before.
+    let end = written[0].tokens[3];
+    let last = prompts.map(|prompt| prompt[2]);
+    for by in [Rerank::Own, Rerank::Autoregressive] {
+        let judged = rerank(&packed, written.clone(), &last, &mut caches, by, |token| token == end).unwrap();
+        assert_eq!(judged.written, written);
+        assert!(caches.iter().all(|cache| cache.len() == 3));
+        for ((prompt, text), score) in prompts.iter().zip(&written).zip(&judged.scores) {
+            let length = text.tokens.iter().position(|token| *token == end).map_or(12, |at| at + 1);
+            let ids = [&prompt[..], &text.tokens].concat();
+            let (mask, shift) = match by {
+                Rerank::Own => (Mask::canvas([3]), 0),
+                Rerank::Autoregressive => (Mask::causal(), 1),
+            };
+            let logits = decoder.logits(&ids, 1, &mask, &Pass::evaluation()).unwrap();
+            let logits: Vec<f64> = logits.into_data().iter::<f32>().map(f64::from).collect();
+            let log_p = |place: usize| {
+                let row = &logits[(place - shift) * 53..][..53];
+                row[ids[place] as usize] - row.iter().map(|logit| logit.exp()).sum::<f64>().ln()
+            };
+            let expected = (3..3 + length).map(log_p).sum::<f64>() / length as f64;
+            assert!((score - expected).abs() < 1e-4, "{score} for {expected}, {by:?}");
+        }
+    }
+    let none: &mut [KvCache] = &mut [packed.cache(40), packed.cache(40)];
+    let error = rerank(&packed, written.clone(), &last, none, Rerank::Autoregressive, |_| false).unwrap_err();
+    assert_eq!(error, DecodeError::EmptyPrompt);
+    let error = rerank(&packed, written, &last, &mut caches[..1], Rerank::Autoregressive, |_| false).unwrap_err();
+    assert_eq!(error, DecodeError::Caches { sequences: 2, caches: 1 });
 }

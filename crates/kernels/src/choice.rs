@@ -30,6 +30,24 @@ pub fn choose(logits: &[f32], vocabulary: usize, temperature: f32, uniform: &[f3
     rows.zip(choices).for_each(|((logits, uniform), choice)| *choice = of_row(logits, temperature, *uniform));
 }
 
+/// `log softmax(logits)[token]` for each row of `logits [n, vocabulary]`, in nats.
+pub fn log_probabilities(logits: &[f32], vocabulary: usize, tokens: &[u32], out: &mut [f32]) {
+    assert!(vocabulary > 0, "a vocabulary to choose from");
+    assert!(logits.len() == tokens.len() * vocabulary && out.len() == tokens.len(), "a row of logits for each token");
+    assert!(tokens.iter().all(|token| (*token as usize) < vocabulary), "tokens of the vocabulary");
+    let rows = logits.par_chunks_exact(vocabulary).zip(tokens);
+    rows.zip(out).for_each(|((logits, token), out)| *out = of_token(logits, *token as usize));
+}
+
+dispatch!(of_token = of_token_body(logits: &[f32], token: usize) -> f32);
+
+#[inline(always)]
+fn of_token_body<S: Simd>(logits: &[f32], token: usize) -> f32 {
+    let largest = max(logits);
+    let sum: f64 = logits.chunks(BLOCK).map(|logits| f64::from(sum_of_exponentials::<S>(logits, largest))).sum();
+    (f64::from(logits[token] - largest) - sum.ln()) as f32
+}
+
 dispatch!(of_row = of_row_body(logits: &[f32], temperature: f32, uniform: f32) -> Choice);
 
 #[inline(always)]

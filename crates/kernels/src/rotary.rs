@@ -63,20 +63,72 @@ fn apply(x: &[f32], frequencies: &[f64], positions: &[usize], back: bool, y: &mu
         let mut angles = vec![0.0; head_width];
         let first = start / width;
         for (i, y) in y.chunks_exact_mut(width).enumerate() {
-            let radians = frequencies.iter().map(|frequency| positions[first + i] as f64 * frequency);
-            let (cosines, sines) = angles.split_at_mut(head_width / 2);
-            for ((radians, cosine), sine) in radians.zip(cosines).zip(sines) {
-                (*sine, *cosine) = {
-                    let (s, c) = radians.sin_cos();
-                    (s as f32, c as f32)
-                };
-            }
+            angles_at(frequencies, positions[first + i], &mut angles);
             let x = &x[(first + i) * width..][..width];
             for (x, y) in x.chunks_exact(head_width).zip(y.chunks_exact_mut(head_width)) {
                 turn_head(x, &angles, back, y);
             }
         }
     });
+}
+
+/// The angles of tokens at neighbouring positions, for rows that are turned where they lie, as cached keys and their
+/// queries are. The same bits as [`rotate`]'s, however many tokens come together.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    /// `[tokens, 2, planes]`.
+    table: Vec<f32>,
+    head_width: usize,
+}
+
+impl Turns {
+    /// Of the tokens at `positions`.
+    pub fn new(frequencies: &[f64], positions: &[u32]) -> Self {
+        let head_width = 2 * frequencies.len();
+        let mut table = vec![0.0; positions.len() * head_width];
+        for (position, angles) in positions.iter().zip(table.chunks_exact_mut(head_width.max(1))) {
+            angles_at(frequencies, *position as usize, angles);
+        }
+        Self { table, head_width }
+    }
+
+    /// Turns the first `columns` of each row of `rows [tokens, stride]`, which are whole heads.
+    pub fn apply(&self, rows: &mut [f32], stride: usize, columns: usize) {
+        if self.table.is_empty() {
+            return;
+        }
+        let tokens = self.table.len() / self.head_width;
+        assert_eq!(rows.len(), tokens * stride, "a row for each token");
+        assert!(columns <= stride && columns.is_multiple_of(self.head_width), "whole heads of {}", self.head_width);
+        for_each_chunk(rows, rows_per_chunk(stride) * stride, |start, rows| {
+            let angles = self.table[start / stride * self.head_width..].chunks_exact(self.head_width);
+            for (row, angles) in rows.chunks_exact_mut(stride).zip(angles) {
+                turn_heads(&mut row[..columns], angles);
+            }
+        });
+    }
+}
+
+/// The cosines of all planes, then their sines.
+fn angles_at(frequencies: &[f64], position: usize, angles: &mut [f32]) {
+    let (cosines, sines) = angles.split_at_mut(frequencies.len());
+    for ((frequency, cosine), sine) in frequencies.iter().zip(cosines).zip(sines) {
+        let (s, c) = (position as f64 * frequency).sin_cos();
+        (*sine, *cosine) = (s as f32, c as f32);
+    }
+}
+
+dispatch!(turn_heads = turn_heads_body(heads: &mut [f32], angles: &[f32]));
+
+#[inline(always)]
+fn turn_heads_body<S: Simd>(heads: &mut [f32], angles: &[f32]) {
+    let (cosines, sines) = angles.split_at(angles.len() / 2);
+    for head in heads.chunks_exact_mut(angles.len()) {
+        let (low, high) = head.split_at_mut(cosines.len());
+        for ((x, y), (cosine, sine)) in low.iter_mut().zip(high).zip(cosines.iter().zip(sines)) {
+            (*x, *y) = (mul_add::<S>(-*y, *sine, *x * cosine), mul_add::<S>(*x, *sine, *y * cosine));
+        }
+    }
 }
 
 dispatch!(turn_head = turn(head: &[f32], angles: &[f32], back: bool, out: &mut [f32]));

@@ -193,6 +193,7 @@ impl Bert {
             heads: config.heads,
             feed_forward: config.feed_forward,
             blocks: config.blocks,
+            rotary: None,
             norm: NormPlacement::After,
             norm_eps: config.norm_eps as f32,
         };

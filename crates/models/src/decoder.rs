@@ -1,4 +1,4 @@
-//! A plain decoder: learned positions, norm before each half, its own output matrix. Under a causal mask it writes token
+//! A plain decoder: learned or rotary positions, norm before each half, its own output matrix. Under a causal mask it writes token
 //! after token, with a canvas it repairs many at once.
 
 use burn::module::Module;
@@ -16,13 +16,40 @@ use crate::load::load;
 use crate::pass::Pass;
 use crate::trunk::{NormPlacement, Trunk, TrunkConfig};
 
+/// How a token knows where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub enum PositionEncoding {
+    /// A vector for each position, added to the token's.
+    #[default]
+    Learned,
+    /// Queries and keys are turned, so that what they say of each other depends on how far they are apart.
+    Rotary {
+        /// Of the angles: see [`Rotary::new`](lapidary_kernels::rotary::Rotary::new).
+        base: f64,
+    },
+}
+
+impl PositionEncoding {
+    /// With the base of its authors (2104.09864).
+    pub const ROTARY: Self = Self::Rotary { base: 10_000.0 };
+
+    fn base(self) -> Option<f64> {
+        match self {
+            Self::Learned => None,
+            Self::Rotary { base } => Some(base),
+        }
+    }
+}
+
 /// Sizes of a decoder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
     /// `V`.
     pub vocabulary: usize,
     /// Longest input, in tokens.
     pub positions: usize,
+    /// How tokens know theirs.
+    pub position_encoding: PositionEncoding,
     /// `D`.
     pub width: usize,
     /// `H`.
@@ -51,9 +78,18 @@ impl DecoderConfig {
             0 => Err(ModelError::from(config.invalid(key, "is 0"))),
             size => Ok(size),
         };
+        let position_encoding = match config.optional_str("position_embedding_type")? {
+            None | Some("absolute") => PositionEncoding::Learned,
+            Some("rotary") => PositionEncoding::Rotary { base: config.f64("rope_theta")? },
+            Some(other) => {
+                let reason = format!("is {other:?}, should be \"absolute\" or \"rotary\"");
+                return Err(config.invalid("position_embedding_type", reason).into());
+            }
+        };
         let read = Self {
             vocabulary: size("vocab_size")?,
             positions: size("max_position_embeddings")?,
+            position_encoding,
             width: size("hidden_size")?,
             heads: size("num_attention_heads")?,
             feed_forward: size("intermediate_size")?,
@@ -63,6 +99,16 @@ impl DecoderConfig {
             let reason = format!("{} heads do not divide a width of {}", read.heads, read.width);
             return Err(config.invalid("num_attention_heads", reason).into());
         }
+        if let Some(base) = position_encoding.base() {
+            if !(base.is_finite() && base > 0.0) {
+                return Err(config.invalid("rope_theta", format!("is {base}, should be positive")).into());
+            }
+            if !(read.width / read.heads).is_multiple_of(2) {
+                let reason =
+                    format!("leaves heads of {}, and only an even width can be turned", read.width / read.heads);
+                return Err(config.invalid("num_attention_heads", reason).into());
+            }
+        }
         Ok(read)
     }
 
@@ -70,6 +116,7 @@ impl DecoderConfig {
     pub fn parameters(&self) -> u128 {
         let [vocabulary, positions, width, inner, blocks] =
             [self.vocabulary, self.positions, self.width, self.feed_forward, self.blocks].map(|size| size as u128);
+        let positions = if self.position_encoding == PositionEncoding::Learned { positions } else { 0 };
         let tables = vocabulary.saturating_mul(2).saturating_add(positions).saturating_mul(width);
         // Four square matrices and two others; their biases; two norms.
         let matrices = width.saturating_mul(4).saturating_add(inner.saturating_mul(2)).saturating_mul(width);
@@ -80,7 +127,7 @@ impl DecoderConfig {
 
     /// Its `config.json`.
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut config = json!({
             "architectures": ["LapidaryDecoder"],
             "model_type": Self::MODEL_TYPE,
             "vocab_size": self.vocabulary,
@@ -89,7 +136,13 @@ impl DecoderConfig {
             "num_attention_heads": self.heads,
             "intermediate_size": self.feed_forward,
             "num_hidden_layers": self.blocks,
-        })
+            "position_embedding_type": "absolute",
+        });
+        if let Some(base) = self.position_encoding.base() {
+            config["position_embedding_type"] = json!("rotary");
+            config["rope_theta"] = json!(base);
+        }
+        config
     }
 }
 
@@ -98,8 +151,8 @@ impl DecoderConfig {
 pub struct Decoder {
     /// `[V, D]`.
     pub tokens: Embedding,
-    /// One vector a position.
-    pub positions: Embedding,
+    /// One vector a position, unless positions are told by turning.
+    pub positions: Option<Embedding>,
     /// The blocks.
     pub trunk: Trunk,
     /// After the last block.
@@ -108,6 +161,8 @@ pub struct Decoder {
     pub output: Linear,
     #[module(skip)]
     blocks: usize,
+    #[module(skip)]
+    longest: usize,
 }
 
 impl Decoder {
@@ -119,17 +174,27 @@ impl Decoder {
             heads: config.heads,
             feed_forward: config.feed_forward,
             blocks: config.blocks,
+            rotary: config.position_encoding.base(),
             norm: NormPlacement::Before,
             norm_eps: 1e-5,
         };
         Self {
             tokens: Embedding::new(config.vocabulary, config.width, init),
-            positions: Embedding::new(config.positions, config.width, init),
+            positions: match config.position_encoding {
+                PositionEncoding::Learned => Some(Embedding::new(config.positions, config.width, init)),
+                PositionEncoding::Rotary { .. } => None,
+            },
             trunk: Trunk::new(&trunk, init),
             norm: LayerNorm::new(config.width, 1e-5, init),
             output: Linear::new(config.width, config.vocabulary, false, init),
             blocks: config.blocks,
+            longest: config.positions,
         }
+    }
+
+    /// Longest input, in tokens.
+    pub fn longest(&self) -> usize {
+        self.longest
     }
 
     /// `rows` sequences of equal length, row after row in `ids` → logits `[B·L, V]`.
@@ -178,16 +243,19 @@ impl Decoder {
 
     /// The input of the output matrix, `[B·L, D]`.
     fn hidden(&self, ids: &[u32], rows: usize, mask: &Mask, pass: &Pass) -> Result<Tensor<2>, ModelError> {
-        let [vocabulary, positions] = [&self.tokens, &self.positions].map(|table| table.weight.dims()[0]);
+        let vocabulary = self.tokens.weight.dims()[0];
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
             return Err(ModelError::Token { id, vocabulary });
         }
         let length = ids.len().checked_div(rows).unwrap_or(0);
-        if length > positions {
-            return Err(ModelError::TooLong { length, positions });
+        if length > self.longest {
+            return Err(ModelError::TooLong { length, positions: self.longest });
         }
-        let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length as u32).collect();
-        let x = self.tokens.forward(ids) + self.positions.forward(&positions); // [B·L, D]
+        let mut x = self.tokens.forward(ids); // [B·L, D]
+        if let Some(table) = &self.positions {
+            let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length as u32).collect();
+            x = x + table.forward(&positions);
+        }
         let x = self.trunk.forward(x, 0..self.blocks, rows, mask, pass);
         Ok(self.norm.forward(x))
     }

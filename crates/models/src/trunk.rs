@@ -31,6 +31,9 @@ pub struct TrunkConfig {
     pub feed_forward: usize,
     /// Number of blocks.
     pub blocks: usize,
+    /// Base of the angles by which queries and keys are turned, as in
+    /// [`Rotary::new`](lapidary_kernels::rotary::Rotary::new). `None`: positions are told before the trunk.
+    pub rotary: Option<f64>,
     /// Where the blocks normalize.
     pub norm: NormPlacement,
     /// Added to the variance in the norms.
@@ -62,7 +65,7 @@ pub struct Trunk {
 impl Block {
     fn new(config: &TrunkConfig, init: &mut Initializer) -> Self {
         Self {
-            attention: Attention::new(config.width, config.heads, init),
+            attention: Attention::new(config.width, config.heads, config.rotary, init),
             attention_norm: LayerNorm::new(config.width, config.norm_eps, init),
             feed_forward: FeedForward::new(config.width, config.feed_forward, init),
             feed_forward_norm: LayerNorm::new(config.width, config.norm_eps, init),

@@ -136,6 +136,7 @@ impl Vilt {
             heads: config.heads,
             feed_forward: config.feed_forward,
             blocks: config.blocks,
+            rotary: None,
             norm: NormPlacement::Before,
             norm_eps: 1e-5,
         };

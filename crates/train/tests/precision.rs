@@ -4,12 +4,19 @@ use burn::tensor::Device;
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
-use lapidary_models::decoder::{Decoder, DecoderConfig};
+use lapidary_models::decoder::{Decoder, DecoderConfig, PositionEncoding};
 use lapidary_models::{Pass, parameters};
 use lapidary_train::{AdamWOptimizer, AdamWOptions};
 
-const CONFIG: DecoderConfig =
-    DecoderConfig { vocabulary: 64, positions: 24, width: 32, heads: 4, feed_forward: 96, blocks: 2 };
+const CONFIG: DecoderConfig = DecoderConfig {
+    vocabulary: 64,
+    positions: 24,
+    position_encoding: PositionEncoding::Learned,
+    width: 32,
+    heads: 4,
+    feed_forward: 96,
+    blocks: 2,
+};
 const ROWS: usize = 8;
 const STEPS: usize = 500;
 

@@ -9,8 +9,10 @@ use anyhow::Context;
 use burn::tensor::Device;
 use clap::ValueEnum;
 use lapidary_data::Tokenizer;
-use lapidary_decode::parallel::{Acceptance, Canvas, ParallelOptions, Rest, Schedule, Stop, write};
-use lapidary_decode::{PackedDecoder, Positions, generate};
+use lapidary_decode::parallel::{
+    Acceptance, Canvas, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write_all, write_blocks,
+};
+use lapidary_decode::{PackedDecoder, Positions, SpeculativeOptions, generate, speculate};
 use lapidary_kernels::choice::{Choice, choose};
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
@@ -52,13 +54,30 @@ pub struct Args {
     #[arg(long, value_name = "T")]
     last_temperature: Option<f32>,
 
-    /// Which places of a canvas take their token in a pass: all, share=0.3, surest=0.2, threshold=0.9, top=8 or entropy=0.5
-    #[arg(long, value_name = "RULE", default_value = "surest=0.3", value_parser = acceptance)]
+    /// Which places of a canvas take their token in a pass: all, share=0.3, surest=0.2, threshold=0.9, top=8, unsure=0.3
+    /// or entropy=0.5
+    #[arg(long, value_name = "RULE", default_value = "surest=0.3")]
     accept: Acceptance,
 
     /// Make noise of the other places of a canvas, instead of leaving them as they are
     #[arg(long)]
     renoise: bool,
+
+    /// Canvases one behind the other, each as long as --tokens says, until one ends the text
+    #[arg(long, value_name = "N", default_value = "1")]
+    blocks: NonZeroUsize,
+
+    /// Canvases to write for the same prompt, of which the best is printed
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "blocks")]
+    candidates: NonZeroUsize,
+
+    /// Who says which candidate is best
+    #[arg(long, value_enum, default_value = "itself")]
+    rank_by: RankBy,
+
+    /// Tokens to guess ahead in speculative decoding
+    #[arg(long, value_name = "N", default_value = "3")]
+    draft: NonZeroUsize,
 
     /// Of matrix products
     #[arg(long, value_name = "f32|bf16", default_value = "f32", value_parser = precision)]
@@ -76,6 +95,17 @@ enum Decode {
     Autoregressive,
     /// All tokens of a canvas at once, in a few passes
     Parallel,
+    /// Token after token, the next few guessed on a canvas and verified: the same text in fewer passes
+    Speculative,
+}
+
+/// What candidates are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RankBy {
+    /// The pass that repairs
+    Itself,
+    /// The likelihood of the text, token after token
+    Likelihood,
 }
 
 fn precision(name: &str) -> Result<Precision, String> {
@@ -83,23 +113,6 @@ fn precision(name: &str) -> Result<Precision, String> {
         "f32" => Ok(Precision::F32),
         "bf16" => Ok(Precision::Bf16),
         _ => Err("give f32 or bf16".into()),
-    }
-}
-
-fn acceptance(rule: &str) -> Result<Acceptance, String> {
-    let (name, value) = rule.split_once('=').unwrap_or((rule, ""));
-    let number = || match value.parse::<f32>() {
-        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
-        _ => Err(format!("{name} wants a number that is not negative, as in {name}=0.5")),
-    };
-    match name {
-        "all" if value.is_empty() => Ok(Acceptance::All),
-        "share" => Ok(Acceptance::Share(number()?)),
-        "surest" => Ok(Acceptance::Surest(number()?)),
-        "threshold" => Ok(Acceptance::Threshold(number()?)),
-        "top" => value.parse().map(Acceptance::Top).map_err(|_| "top wants a count, as in top=8".into()),
-        "entropy" => Ok(Acceptance::Entropy(number()?)),
-        _ => Err("give all, share=, surest=, threshold=, top= or entropy=".into()),
     }
 }
 
@@ -113,6 +126,9 @@ struct Generated {
     passes: usize,
     tokens_per_pass: f64,
     tokens_per_second: f64,
+    /// Of speculative decoding, the share of guessed tokens that were right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guesses_held: Option<f64>,
 }
 
 impl fmt::Display for Generated {
@@ -143,11 +159,11 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     // Documents follow each other in training, so that a text begins after the end of another.
     let mut prompt = vec![end];
     prompt.extend(tokenizer.encode_text(&args.prompt)?);
-    let tokens = args.tokens.get();
-    if prompt.len() + tokens > config.positions {
+    let tokens = args.tokens.get().saturating_mul(args.blocks.get());
+    if prompt.len().saturating_add(tokens) > config.positions {
         return Err(Usage::new(format!(
             "a prompt of {} tokens and {tokens} more do not fit into the model's {} positions: shorten the prompt or lower \
-             --tokens",
+             --tokens or --blocks",
             prompt.len(),
             config.positions
         ))
@@ -156,7 +172,8 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     let packed = PackedDecoder::new(&decoder, args.precision)?;
     let generated = match args.decode {
         Decode::Autoregressive => one_by_one(args, options, &packed, &tokenizer, &prompt, end)?,
-        Decode::Parallel => canvas(args, options, &packed, &tokenizer, &prompt)?,
+        Decode::Speculative => speculative(args, options, &packed, &tokenizer, &prompt, end)?,
+        Decode::Parallel => canvas(args, options, &packed, &tokenizer, &prompt, end)?,
     };
     tracing::info!(
         "{} tokens in {} passes, {:.2} a pass, {:.0} a second",
@@ -165,7 +182,20 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         generated.tokens_per_pass,
         generated.tokens_per_second
     );
+    if let Some(held) = generated.guesses_held {
+        tracing::info!("{:.0} % of the guesses held", 100.0 * held);
+    }
     output::print(options.json, &generated, &generated)
+}
+
+/// Takes the likeliest token or draws one, until the text ends.
+fn sampler(args: &Args, options: &Options, end: u32) -> impl FnMut(&[f32]) -> Option<u32> + use<> {
+    let (temperature, mut stream) = (args.temperature, Stream::new(options.seed.unwrap_or(0), 0));
+    move |logits| {
+        let mut choice = [Choice { token: 0, log_probability: 0.0, entropy: 0.0 }];
+        choose(logits, logits.len(), temperature, &[stream.uniform()], &mut choice);
+        (choice[0].token != end).then_some(choice[0].token)
+    }
 }
 
 fn one_by_one(
@@ -177,14 +207,27 @@ fn one_by_one(
     end: u32,
 ) -> anyhow::Result<Generated> {
     let begun = Instant::now();
-    let mut stream = Stream::new(options.seed.unwrap_or(0), 0);
     let mut cache = packed.cache(usize::MAX);
-    let text = generate(packed, prompt, args.tokens.get(), &mut cache, |logits| {
-        let mut choice = [Choice { token: 0, log_probability: 0.0, entropy: 0.0 }];
-        choose(logits, logits.len(), args.temperature, &[stream.uniform()], &mut choice);
-        (choice[0].token != end).then_some(choice[0].token)
-    })?;
+    let text = generate(packed, prompt, args.tokens.get(), &mut cache, sampler(args, options, end))?;
     finished(args, tokenizer, prompt, &text, text.len(), begun)
+}
+
+fn speculative(
+    args: &Args,
+    options: &Options,
+    packed: &PackedDecoder,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    end: u32,
+) -> anyhow::Result<Generated> {
+    let begun = Instant::now();
+    let mut cache = packed.cache(usize::MAX);
+    let draft = args.draft.get();
+    let settings = SpeculativeOptions { draft, canvas: 2 * draft, seed: options.seed.unwrap_or(0) };
+    let text = speculate(packed, prompt, args.tokens.get(), &mut cache, &settings, sampler(args, options, end))?;
+    let generated = finished(args, tokenizer, prompt, &text.tokens, text.passes, begun)?;
+    let held = (text.drafted > 0).then(|| text.held as f64 / text.drafted as f64);
+    Ok(Generated { guesses_held: held, ..generated })
 }
 
 fn canvas(
@@ -193,6 +236,7 @@ fn canvas(
     packed: &PackedDecoder,
     tokenizer: &Tokenizer,
     prompt: &[u32],
+    end: u32,
 ) -> anyhow::Result<Generated> {
     let begun = Instant::now();
     let mut cache = packed.cache(usize::MAX);
@@ -206,20 +250,49 @@ fn canvas(
         stop: Stop::Stable,
         seed: options.seed.unwrap_or(0),
     };
-    let written = write(packed, &mut cache, &settings, |canvas| {
+    let ends = |token: u32| token == end;
+    let watch = |_: usize, canvas: &Canvas| {
         if args.show {
             show(canvas, tokenizer);
         }
-    })?;
-    finished(args, tokenizer, prompt, &written.tokens, written.passes, begun)
+    };
+    let (written, passes) = match args.candidates.get() {
+        1 => {
+            let blocks = write_blocks(packed, &mut cache, &settings, args.blocks.get(), ends, watch)?;
+            let passes = blocks.iter().map(|block| block.passes).sum();
+            (blocks.iter().flat_map(|block| &block.tokens).copied().collect::<Vec<u32>>(), passes)
+        }
+        candidates => {
+            let mut caches = vec![cache; candidates];
+            let seeds: Vec<u64> = (0..candidates as u64).map(|it| settings.seed.wrapping_add(it)).collect();
+            let written = write_all(packed, &mut caches, &settings, &seeds, watch)?;
+            // Each is read once more to be judged.
+            let passes = written.iter().map(|written| written.passes + 1).sum();
+            let by = match args.rank_by {
+                RankBy::Itself => Rerank::Own,
+                RankBy::Likelihood => Rerank::Autoregressive,
+            };
+            let judged = rerank(packed, written, &vec![prompt[prompt.len() - 1]; candidates], &mut caches, by, ends)?;
+            for (text, score) in judged.written.iter().zip(&judged.scores) {
+                tracing::info!("{score:.3} nats a token: {}", line(&text.tokens, tokenizer));
+            }
+            (judged.best().context("no candidates")?.tokens.clone(), passes)
+        }
+    };
+    let length = written.iter().position(|token| ends(*token)).unwrap_or(written.len());
+    finished(args, tokenizer, prompt, &written[..length], passes, begun)
 }
 
 /// A pass, its canvas in one line.
 fn show(canvas: &Canvas, tokenizer: &Tokenizer) {
-    let text = tokenizer.decode(canvas.tokens).unwrap_or_default();
-    let line: String = text.chars().map(|c| if c.is_control() { '␤' } else { c }).collect();
+    let line = line(canvas.tokens, tokenizer);
     let accepted = canvas.accepted.iter().filter(|accepted| **accepted).count();
     eprintln!("{:3}  {accepted:4} of {:<4} {line}", canvas.pass, canvas.tokens.len());
+}
+
+fn line(tokens: &[u32], tokenizer: &Tokenizer) -> String {
+    let text = tokenizer.decode(tokens).unwrap_or_default();
+    text.chars().map(|c| if c.is_control() { '␤' } else { c }).collect()
 }
 
 fn finished(
@@ -238,5 +311,6 @@ fn finished(
         passes,
         tokens_per_pass: tokens.len() as f64 / passes.max(1) as f64,
         tokens_per_second: tokens.len() as f64 / seconds,
+        guesses_held: None,
     })
 }

@@ -1,5 +1,8 @@
 //! Which places of a canvas take what a pass has chosen for them.
 
+use std::fmt;
+use std::str::FromStr;
+
 use lapidary_kernels::choice::Choice;
 use lapidary_kernels::rng::Stream;
 
@@ -11,6 +14,19 @@ pub enum Rest {
     Keep,
     /// They become random tokens again, except after the last pass, where they take their choice.
     Noise,
+}
+
+/// What there is to decide by.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// Of this pass, one a place.
+    pub choices: &'a [Choice],
+    /// Of the pass before, if there was one.
+    pub previous: &'a [Choice],
+    /// The pass, from 1 on.
+    pub pass: usize,
+    /// The most that there are.
+    pub passes: usize,
 }
 
 /// Which places take their choice.
@@ -28,22 +44,57 @@ pub enum Acceptance {
     Threshold(f32),
     /// So many of the surest.
     Top(usize),
+    /// All after the first pass; from then on this share, those places of which the pass before was least sure. With
+    /// temperature 0 that is decoding by unrolled argmax (SUNDAE, section 2.3): what is sure stays, the rest is worked
+    /// out again from the canvas that it is part of.
+    Unsure(f32),
     /// The least uncertain places, as long as their entropies, all but the greatest of them, sum to no more than so many
     /// nats: then the places depend on each other so little that they can be taken together (Ben-Hamu et al.,
     /// "Accelerated sampling from masked diffusion models via entropy bounded unmasking", 2505.24857, equation 8).
     Entropy(f32),
 }
 
+/// As people write it: `all`, `share=0.3`, `surest=0.2`, `threshold=0.9`, `top=8`, `unsure=0.3` or `entropy=0.5`.
+impl FromStr for Acceptance {
+    type Err = String;
+
+    fn from_str(rule: &str) -> Result<Self, String> {
+        let (name, value) = rule.split_once('=').unwrap_or((rule, ""));
+        let number = || match value.parse::<f32>() {
+            Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+            _ => Err(format!("{name} wants a number that is not negative, as in {name}=0.5")),
+        };
+        match name {
+            "all" if value.is_empty() => Ok(Self::All),
+            "share" => Ok(Self::Share(number()?)),
+            "surest" => Ok(Self::Surest(number()?)),
+            "threshold" => Ok(Self::Threshold(number()?)),
+            "top" => value.parse().map(Self::Top).map_err(|_| "top wants a count, as in top=8".into()),
+            "unsure" => Ok(Self::Unsure(number()?)),
+            "entropy" => Ok(Self::Entropy(number()?)),
+            _ => Err("give all, share=, surest=, threshold=, top=, unsure= or entropy=".into()),
+        }
+    }
+}
+
+impl fmt::Display for Acceptance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => write!(f, "all"),
+            Self::Share(share) => write!(f, "share={share}"),
+            Self::Surest(share) => write!(f, "surest={share}"),
+            Self::Threshold(probability) => write!(f, "threshold={probability}"),
+            Self::Top(count) => write!(f, "top={count}"),
+            Self::Unsure(share) => write!(f, "unsure={share}"),
+            Self::Entropy(bound) => write!(f, "entropy={bound}"),
+        }
+    }
+}
+
 impl Acceptance {
-    /// Fills in which places of pass `pass` of `passes` take their choice. `stream` gives each place its random numbers.
-    pub fn accept(
-        &self,
-        choices: &[Choice],
-        pass: usize,
-        passes: usize,
-        stream: impl Fn(usize) -> Stream,
-        accepted: &mut [bool],
-    ) {
+    /// Fills in which places take their choice. `stream` gives each place its random numbers.
+    pub fn accept(&self, sight: &Sight, stream: impl Fn(usize) -> Stream, accepted: &mut [bool]) {
+        let &Sight { choices, previous, pass, passes } = sight;
         let n = choices.len();
         let count = match *self {
             Self::All => n,
@@ -63,6 +114,11 @@ impl Acceptance {
                 choices.iter().filter(|choice| choice.log_probability.exp() >= probability).count().max(1)
             }
             Self::Top(count) => count,
+            Self::Unsure(_) if pass <= 1 => n,
+            Self::Unsure(share) => {
+                let order = sorted(previous, |choice| choice.log_probability);
+                return mark(&order, (share * n as f32).ceil() as usize, accepted);
+            }
             Self::Entropy(bound) => {
                 let order = sorted(choices, |choice| choice.entropy);
                 let mut sum = 0.0;
@@ -108,8 +164,26 @@ mod tests {
 
     fn accepted(acceptance: Acceptance, pass: usize) -> Vec<bool> {
         let mut accepted = vec![true; 4];
-        acceptance.accept(&choices(), pass, 4, |place| Stream::at_place(1, pass as u64, place as u64), &mut accepted);
+        accept(acceptance, &choices(), &choices(), pass, &mut accepted);
         accepted
+    }
+
+    fn accept(acceptance: Acceptance, choices: &[Choice], previous: &[Choice], pass: usize, accepted: &mut [bool]) {
+        let sight = Sight { choices, previous, pass, passes: 4 };
+        acceptance.accept(&sight, |place| Stream::at_place(1, pass as u64, place as u64), accepted);
+    }
+
+    #[test]
+    fn by_how_unsure_the_pass_before_was() {
+        let (now, mut accepted) = (choices(), [false; 4]);
+        accept(Acceptance::Unsure(0.5), &now, &[], 1, &mut accepted);
+        assert_eq!(accepted, [true; 4], "there was none");
+        let mut previous = now.clone();
+        previous.swap(1, 2);
+        accept(Acceptance::Unsure(0.5), &now, &previous, 2, &mut accepted);
+        assert_eq!(accepted, [true, true, false, false]);
+        accept(Acceptance::Unsure(0.0), &now, &previous, 2, &mut accepted);
+        assert_eq!(accepted, [false; 4]);
     }
 
     #[test]
@@ -133,6 +207,18 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_read_as_they_are_written() {
+        for rule in ["all", "share=0.3", "surest=0.2", "threshold=0.9", "top=8", "unsure=0.25", "entropy=0.5"] {
+            assert_eq!(rule.parse::<Acceptance>().unwrap().to_string(), rule);
+        }
+        let error = |rule: &str| rule.parse::<Acceptance>().unwrap_err();
+        assert_eq!(error("share=-1"), "share wants a number that is not negative, as in share=0.5");
+        assert_eq!(error("share"), error("share=-1"));
+        assert_eq!(error("top=2.5"), "top wants a count, as in top=8");
+        assert!(error("most").starts_with("give all") && error("all=3") == error("most"));
+    }
+
+    #[test]
     fn a_share_by_chance() {
         assert_eq!(accepted(Acceptance::Share(0.0), 1), [false; 4]);
         assert_eq!(accepted(Acceptance::Share(1.0), 1), [true; 4]);
@@ -147,7 +233,7 @@ mod tests {
         let mut choices = choices();
         choices[1] = Choice { token: 0, log_probability: f32::NAN, entropy: f32::NAN };
         let mut accepted = [false; 4];
-        Acceptance::Top(3).accept(&choices, 1, 2, |_| Stream::new(0, 0), &mut accepted);
+        accept(Acceptance::Top(3), &choices, &[], 1, &mut accepted);
         assert_eq!(accepted, [true, false, true, true]);
     }
 }

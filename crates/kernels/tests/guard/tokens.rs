@@ -6,7 +6,7 @@ use lapidary_kernels::attention::{
     AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention, attention_backward,
     attention_cached,
 };
-use lapidary_kernels::choice::{Choice, choose};
+use lapidary_kernels::choice::{Choice, choose, log_probabilities};
 use lapidary_kernels::cross_entropy::cross_entropy;
 use lapidary_kernels::dropout::dropout;
 use lapidary_kernels::embedding::{gather, scatter_add};
@@ -24,7 +24,7 @@ use lapidary_kernels::packed::PackedLinear;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::reduce::sum_of_squares;
 use lapidary_kernels::rms_norm::{add_rms_norm, add_rms_norm_backward, rms_norm, rms_norm_backward};
-use lapidary_kernels::rotary::{Rotary, rotate, rotate_backward};
+use lapidary_kernels::rotary::{Rotary, Turns, rotate, rotate_backward};
 use lapidary_kernels::sgd::{Sgd, sgd_update};
 use lapidary_kernels::team::with_team;
 
@@ -172,6 +172,8 @@ fn kernels_over_rows_stay_inside() {
             }
             y.iter_mut().zip(&choices).for_each(|(y, choice)| *y = choice.entropy);
         });
+        let tokens: Vec<u32> = (0..n).map(|i| (i * 7 % width) as u32).collect();
+        check("log_probabilities", [&x], [n], |[logits], [y]| log_probabilities(logits, width, &tokens, y));
         let ids: Vec<u32> = (0..n as u32).rev().collect();
         check("gather", [&x], [n * width], |[table], [out]| gather(table, width, &ids, out));
         check("scatter_add", [&dy], [n * width], |[dy], [dtable]| scatter_add(dy, width, &ids, dtable));
@@ -228,6 +230,11 @@ fn attention_stays_inside() {
             attention_cached(new, &cache, &CachedOptions::default(), out);
         });
         let (frequencies, positions) = (Rotary::new(1e4, head_width).frequencies, Vec::from_iter(0..rows * length));
+        let places: Vec<u32> = (0..(rows * length) as u32).collect();
+        check("Turns", [&k], [keys], |[x], [y]| {
+            y.copy_from_slice(x);
+            Turns::new(&frequencies, &places).apply(y, keys / places.len(), keys / places.len());
+        });
         check("rotate", [&k], [keys], |[x], [y]| rotate(x, &frequencies, &positions, y));
         check("rotate_backward", [&k], [keys], |[dy], [dx]| rotate_backward(dy, &frequencies, &positions, dx));
     }

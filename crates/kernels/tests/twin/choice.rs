@@ -1,4 +1,4 @@
-use lapidary_kernels::choice::{Choice, choose};
+use lapidary_kernels::choice::{Choice, choose, log_probabilities};
 use proptest::prelude::*;
 
 use super::random;
@@ -31,6 +31,12 @@ proptest! {
         let choices = all(&logits, vocabulary, temperature, &uniform);
         for ((logits, uniform), choice) in logits.chunks(vocabulary).zip(&uniform).zip(choices) {
             let (plain, token) = (softmax(logits, 1.0), choice.token as usize);
+            let tokens: Vec<u32> = (0..vocabulary as u32).collect();
+            let mut each = vec![f32::NAN; vocabulary];
+            log_probabilities(&logits.repeat(vocabulary), vocabulary, &tokens, &mut each);
+            for (found, p) in each.iter().zip(&plain) {
+                prop_assert!((f64::from(*found) - p.ln()).abs() < 2e-5, "{found} of {p}");
+            }
             let entropy: f64 = plain.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
             prop_assert!((f64::from(choice.entropy) - entropy).abs() < 1e-5 * (1.0 + entropy), "{choice:?}: {entropy}");
             prop_assert!((f64::from(choice.log_probability) - plain[token].ln()).abs() < 2e-5, "{choice:?}");

@@ -1,4 +1,4 @@
-use lapidary_kernels::rotary::{Rotary, rotate, rotate_backward};
+use lapidary_kernels::rotary::{Rotary, Turns, rotate, rotate_backward};
 use proptest::prelude::*;
 
 use super::{assert_close, random, to_f64};
@@ -21,6 +21,24 @@ pub(super) fn turn_back(x: &[f64], angles: &[f64]) -> Vec<f64> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn in_place_the_same_bits(tokens in 0usize..40, heads in 1usize..5, planes in 1usize..40, rest in 0usize..9) {
+        let columns = 2 * planes * heads;
+        let positions: Vec<usize> = (0..tokens).map(|token| token * token * 7919 % 131_072).collect();
+        let frequencies = Rotary::new(1e4, 2 * planes).frequencies;
+        let x = random(tokens * columns, 1);
+        let mut expected = vec![f32::NAN; x.len()];
+        rotate(&x, &frequencies, &positions, &mut expected);
+        let stride = columns + rest;
+        let mut rows: Vec<f32> = x.chunks(columns).flat_map(|row| row.iter().copied().chain((0..rest).map(|i| i as f32))).collect();
+        let positions: Vec<u32> = positions.iter().map(|position| *position as u32).collect();
+        Turns::new(&frequencies, &positions).apply(&mut rows, stride, columns);
+        for (row, expected) in rows.chunks(stride).zip(expected.chunks(columns)) {
+            prop_assert_eq!(&row[..columns], expected);
+            prop_assert!(row[columns..].iter().enumerate().all(|(i, x)| *x == i as f32));
+        }
+    }
+
     #[test]
     fn agrees_with_f64(tokens in 0usize..40, heads in 1usize..5, planes in 1usize..40, scale in 1.0..16.0) {
         let width = 2 * planes;

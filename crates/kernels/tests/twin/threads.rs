@@ -10,6 +10,7 @@ use lapidary_kernels::{
         attention_cached,
     },
     batch_norm::{BatchNorm, Statistics, batch_norm, batch_norm_backward, channel_statistics},
+    choice::{Choice, choose, log_probabilities},
     conv2d::{Conv2dShape, conv2d, conv2d_backward_input, conv2d_backward_weight},
     cross_entropy::cross_entropy,
     dropout::dropout,
@@ -17,13 +18,13 @@ use lapidary_kernels::{
     gelu::{gelu, gelu_backward},
     layer_norm::{add_layer_norm, add_layer_norm_backward, layer_norm, layer_norm_backward},
     linear::{linear, linear_backward_input, linear_backward_weight, sum_rows},
-    linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy},
+    linear_cross_entropy::{DrawKey, LinearCrossEntropy, linear_cross_entropy, linear_cross_entropy_drawing},
     packed::PackedLinear,
     pool::{global_average_pool, global_average_pool_backward},
     precision::Precision,
     reduce::sum_of_squares,
     rms_norm::{add_rms_norm, add_rms_norm_backward, rms_norm, rms_norm_backward},
-    rotary::{rotate, rotate_backward},
+    rotary::{Turns, rotate, rotate_backward},
     sgd::{Sgd, sgd_update},
 };
 
@@ -119,6 +120,28 @@ fn results() -> Vec<u32> {
         let value = linear_cross_entropy(&settings, &x, &w, &targets, Some((dx, dw))).unwrap();
         let bits = value.to_bits();
         loss.copy_from_slice(&[f32::from_bits(bits as u32), f32::from_bits((bits >> 32) as u32)]);
+    });
+    run(n * input + output * input + n, &|y| {
+        let (drawn, rest) = y.split_at_mut(n);
+        let (dx, dw) = rest.split_at_mut(n * input);
+        let settings = LinearCrossEntropy { width: input, normalizer: 10.0, soft_cap: None, precision: Precision::F32 };
+        let (targets, mut tokens) = (Vec::from_iter(0..n as i64), vec![0; n]);
+        let key = DrawKey { seed: 1, step: 2 };
+        linear_cross_entropy_drawing(&settings, &x, &w, &targets, Some((dx, dw)), key, &mut tokens).unwrap();
+        drawn.iter_mut().zip(tokens).for_each(|(drawn, token)| *drawn = f32::from_bits(token));
+    });
+    run(4 * n, &|y| {
+        let (uniform, mut choices) = (vec![0.4; n], vec![Choice { token: 0, log_probability: 0.0, entropy: 0.0 }; n]);
+        choose(&dy, output, 0.7, &uniform, &mut choices);
+        for (y, choice) in y.chunks_exact_mut(3).zip(&choices) {
+            y.copy_from_slice(&[f32::from_bits(choice.token), choice.log_probability, choice.entropy]);
+        }
+        log_probabilities(&dy, output, &vec![7; n], &mut y[3 * n..]);
+    });
+    run(n * output, &|y| {
+        y.copy_from_slice(&dy);
+        let positions: Vec<u32> = (0..n as u32).collect();
+        Turns::new(&Rotary::new(1e4, 20).frequencies, &positions).apply(y, output, 200);
     });
     let shape = Conv2dShape {
         batch: 9,

@@ -2,8 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use lapidary_kernels::attention::AttentionShape;
+use lapidary_kernels::attention::{AttentionOptions, AttentionShape};
 use lapidary_kernels::mask::Mask;
+use lapidary_kernels::rotary::Rotary;
 use lapidary_ops as ops;
 
 use super::{Initializer, Linear};
@@ -22,18 +23,26 @@ pub struct Attention {
     pub output: Linear,
     #[module(skip)]
     count: usize,
+    #[module(skip)]
+    rotary: Option<Rotary>,
 }
 
 impl Attention {
-    /// `heads` divides `width`.
-    pub fn new(width: usize, heads: usize, init: &mut Initializer) -> Self {
+    /// `heads` divides `width`; `rotary` is the base of the angles by which queries and keys are turned, if they are.
+    pub fn new(width: usize, heads: usize, rotary: Option<f64>, init: &mut Initializer) -> Self {
         let mut linear = || Linear::new(width, width, true, init);
-        Self { query: linear(), key: linear(), value: linear(), output: linear(), count: heads }
+        let rotary = rotary.map(|base| Rotary::new(base, width / heads));
+        Self { query: linear(), key: linear(), value: linear(), output: linear(), count: heads, rotary }
     }
 
     /// `H`.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// How queries and keys are turned, if they are.
+    pub fn rotary(&self) -> Option<&Rotary> {
+        self.rotary.as_ref()
     }
 
     /// `x [B·L, D]` → what the heads found, `[B·L, H·K]`: the input of `output`.
@@ -43,6 +52,7 @@ impl Attention {
         let q = self.query.forward(x.clone(), pass); // [B·L, H·K]
         let k = self.key.forward(x.clone(), pass); // [B·L, H·K]
         let v = self.value.forward(x, pass); // [B·L, H·K]
-        ops::attention(q, k, v, shape, &mask.clone().into())
+        let options = AttentionOptions { rotary: self.rotary.clone(), ..mask.clone().into() };
+        ops::attention(q, k, v, shape, &options)
     }
 }

@@ -19,11 +19,20 @@ pub enum TextObjective {
 }
 
 impl TextObjective {
+    /// Whether batches of a step are repaired, and not written token after token.
+    pub fn repairs(&self, step: u64) -> bool {
+        match self {
+            Self::Autoregressive(_) => false,
+            Self::Denoising(_) => true,
+            Self::Both(..) => !step.is_multiple_of(2),
+        }
+    }
+
     /// What a batch is trained on.
     fn of(&self, batch: &TextBatch) -> &dyn Objective<Decoder, Batch = TextBatch> {
         match self {
             Self::Autoregressive(autoregressive) => autoregressive,
-            Self::Both(autoregressive, _) if batch.key.step.is_multiple_of(2) => autoregressive,
+            Self::Both(autoregressive, _) if !self.repairs(batch.key.step) => autoregressive,
             Self::Denoising(denoising) | Self::Both(_, denoising) => denoising,
         }
     }

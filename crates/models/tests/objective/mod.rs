@@ -5,15 +5,22 @@ use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::Pass;
-use lapidary_models::decoder::{Decoder, DecoderConfig};
+use lapidary_models::decoder::{Decoder, DecoderConfig, PositionEncoding};
 use lapidary_models::objective::{Autoregressive, Denoising, Objective, TextBatch, TextObjective};
 
 const VOCABULARY: usize = 23;
 const LENGTH: usize = 12;
 
 fn decoder() -> Decoder {
-    let config =
-        DecoderConfig { vocabulary: VOCABULARY, positions: 20, width: 24, heads: 3, feed_forward: 40, blocks: 2 };
+    let config = DecoderConfig {
+        vocabulary: VOCABULARY,
+        positions: 20,
+        position_encoding: PositionEncoding::Learned,
+        width: 24,
+        heads: 3,
+        feed_forward: 40,
+        blocks: 2,
+    };
     Decoder::new(&config, 1, &Device::flex())
 }
 

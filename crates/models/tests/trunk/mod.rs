@@ -8,13 +8,20 @@ use burn::tensor::{Device, Tensor};
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::Pass;
-use lapidary_models::decoder::{Decoder, DecoderConfig};
+use lapidary_models::decoder::{Decoder, DecoderConfig, PositionEncoding};
 
 const VOCABULARY: usize = 23;
 
 fn decoder(seed: u64, device: &Device) -> Decoder {
-    let config =
-        DecoderConfig { vocabulary: VOCABULARY, positions: 70, width: 24, heads: 3, feed_forward: 40, blocks: 3 };
+    let config = DecoderConfig {
+        vocabulary: VOCABULARY,
+        positions: 70,
+        position_encoding: PositionEncoding::Learned,
+        width: 24,
+        heads: 3,
+        feed_forward: 40,
+        blocks: 3,
+    };
     Decoder::new(&config, seed, device)
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
-use lapidary_models::decoder::{Decoder, DecoderConfig};
+use lapidary_models::decoder::{Decoder, DecoderConfig, PositionEncoding};
 use lapidary_models::{Pass, parameters};
 use lapidary_train::{AdamWOptimizer, AdamWOptions};
 
@@ -13,8 +13,15 @@ use super::Work;
 use crate::device;
 
 /// The decoder that `oracles/peers/` has too.
-pub const DECODER: DecoderConfig =
-    DecoderConfig { vocabulary: 4096, positions: 256, width: 256, heads: 4, feed_forward: 1024, blocks: 6 };
+pub const DECODER: DecoderConfig = DecoderConfig {
+    vocabulary: 4096,
+    positions: 256,
+    position_encoding: PositionEncoding::Learned,
+    width: 256,
+    heads: 4,
+    feed_forward: 1024,
+    blocks: 6,
+};
 const ROWS: usize = 16;
 
 /// In the precisions that the device has.

@@ -1,0 +1,76 @@
+//! A text that is guessed and verified is the text that is written token after token.
+
+use lapidary_decode::{DecodeError, PackedDecoder, SpeculativeOptions, generate, most_likely, speculate};
+use lapidary_kernels::choice::{Choice, choose};
+use lapidary_kernels::precision::Precision;
+use lapidary_kernels::rng::Stream;
+use lapidary_models::decoder::Decoder;
+
+use super::{decoder, decoders};
+
+/// Draws, so that a question asked twice or in another order would show.
+fn sampler() -> impl FnMut(&[f32]) -> Option<u32> {
+    let mut stream = Stream::new(5, 0);
+    move |logits| {
+        let mut choice = [Choice { token: 0, log_probability: 0.0, entropy: 0.0 }];
+        choose(logits, logits.len(), 1.0, &[stream.uniform()], &mut choice);
+        (choice[0].token != 13).then_some(choice[0].token)
+    }
+}
+
+/// One that says the same of every place, so that what it guesses holds.
+fn certain() -> Decoder {
+    let mut decoder = decoder();
+    decoder.tokens.weight = decoder.tokens.weight.map(|weight| weight * 0.0);
+    decoder.positions = decoder.positions.map(|mut table| {
+        table.weight = table.weight.map(|weight| weight * 0.0);
+        table
+    });
+    decoder
+}
+
+#[test]
+fn the_text_is_the_same() {
+    let [learned, rotary] = decoders();
+    for (decoder, precision) in [(learned, Precision::F32), (rotary, Precision::F32), (certain(), Precision::Bf16)] {
+        let packed = PackedDecoder::new(&decoder, precision).unwrap();
+        for (draft, canvas) in [(0, 0), (1, 1), (3, 0), (3, 7), (9, 30)] {
+            let options = SpeculativeOptions { draft, canvas, seed: 1 };
+            for (prompt, tokens) in [(vec![1, 2, 3], 25), (vec![9], 40), (vec![4; 20], 1), (vec![4; 20], 0)] {
+                let (mut cache, mut other) = (packed.cache(40), packed.cache(40));
+                let text = generate(&packed, &prompt, tokens, &mut cache, most_likely).unwrap();
+                let fast = speculate(&packed, &prompt, tokens, &mut other, &options, most_likely).unwrap();
+                assert_eq!(fast.tokens, text, "{options:?}, {precision}");
+                assert!(fast.passes <= text.len() && fast.held <= fast.drafted);
+                if !text.is_empty() {
+                    assert_eq!(cache.len(), other.len());
+                }
+                let text = generate(&packed, &prompt, tokens, &mut packed.cache(40), sampler()).unwrap();
+                let fast = speculate(&packed, &prompt, tokens, &mut packed.cache(40), &options, sampler()).unwrap();
+                assert_eq!(fast.tokens, text, "drawn, {options:?}, {precision}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_holds_saves_passes() {
+    let packed = PackedDecoder::new(&certain(), Precision::F32).unwrap();
+    let options = SpeculativeOptions { draft: 4, canvas: 9, seed: 1 };
+    let fast = speculate(&packed, &[5], 30, &mut packed.cache(40), &options, most_likely).unwrap();
+    // One by the pass over the prompt, then five a pass.
+    assert_eq!((fast.tokens.len(), fast.passes), (30, 7));
+    assert!(fast.held == fast.drafted && fast.held + fast.passes == 30, "{fast:?}");
+}
+
+#[test]
+fn errors_are_those_of_writing() {
+    let packed = PackedDecoder::new(&decoder(), Precision::F32).unwrap();
+    let options = SpeculativeOptions::default();
+    let mut cache = packed.cache(40);
+    let write =
+        |prompt: &[u32], tokens, cache: &mut _| speculate(&packed, prompt, tokens, cache, &options, most_likely);
+    assert_eq!(write(&[], 3, &mut cache), Err(DecodeError::EmptyPrompt));
+    assert_eq!(write(&[3, 53], 3, &mut cache), Err(DecodeError::Token { id: 53, vocabulary: 53 }));
+    assert_eq!(write(&[3; 39], 5, &mut cache), Err(DecodeError::TooLong { tokens: 41, capacity: 40 }));
+}
