@@ -55,6 +55,16 @@ pub enum TrainError {
     /// No example to train on.
     #[error("there is nothing to train on: the data set is empty")]
     Empty,
+    /// A text that is to be written has more tokens than there are places for it.
+    #[error("the target of pair {pair} has {tokens} tokens, the canvas {canvas} places")]
+    Target {
+        /// Counted from 0.
+        pair: usize,
+        /// Of the target, with the one that ends it.
+        tokens: usize,
+        /// Places of the canvas.
+        canvas: usize,
+    },
     /// Asked to stop; the state has been saved.
     #[error("stopped at step {step} of {total}, state saved; run the same command again to go on")]
     Interrupted {
