@@ -5,6 +5,7 @@ mod bits;
 mod check;
 mod document;
 mod roots;
+mod tasks;
 mod text;
 
 use std::fs;
@@ -18,7 +19,8 @@ use serde::{Deserialize, Serialize};
 pub use bits::Bits;
 use document::Sources;
 pub use roots::Roots;
-pub use text::{ObjectiveName, PretrainVariant, TextRecipe, TokenizerKind};
+pub use tasks::{FinetuneVariant, Form, PairFiles, PairFormat, QuestionShape, Task, TooLong};
+pub use text::{DecoderSettings, Encoding, ObjectiveName, PretrainVariant, TextRecipe, TokenizerKind};
 
 /// What can be wrong with a recipe, or with the inputs that it names.
 #[derive(Debug, thiserror::Error)]

@@ -89,6 +89,9 @@ fn text_becomes_models_that_write() {
         &["--decode", "autoregressive"][..],
         &["--decode", "parallel", "--steps", "3"],
         &["--decode", "parallel", "--accept", "entropy=2", "--renoise", "--precision", "bf16"],
+        &["--decode", "parallel", "--candidates", "3", "--rank-by", "likelihood"],
+        &["--decode", "parallel", "--blocks", "2", "--tokens", "4", "--accept", "unsure=0.5"],
+        &["--decode", "speculative", "--draft", "2"],
     ] {
         let (one, other) = (write(&[way, &["--json"]].concat()), write(way));
         assert_eq!((one.code, other.code), (Some(0), Some(0)), "{}", one.stderr);
@@ -97,6 +100,9 @@ fn text_becomes_models_that_write() {
         assert!(text.starts_with("amber beryl") && json["tokens"].as_u64() <= Some(9), "{json}");
         assert_eq!(other.stdout, format!("{text}\n"), "the same text again");
     }
+    let plain = write(&["--temperature", "0.5"]);
+    let speculative = write(&["--decode", "speculative", "--temperature", "0.5"]);
+    assert_eq!(speculative.stdout, plain.stdout, "the same text");
     let shown = write(&["--decode", "parallel", "--steps", "3", "--accept", "all", "--show"]);
     let canvases = shown.stderr.lines().filter(|line| line.contains(" of 9 ")).count();
     assert!((2..=4).contains(&canvases), "{}", shown.stderr);
@@ -106,6 +112,127 @@ fn text_becomes_models_that_write() {
     assert!(write(&["--accept", "top=many"]).error(2).contains("top wants a count"));
     assert!(in_folder(folder.path(), &["generate", "no-such"]).error(1).contains("no-such"));
     assert!(call(&["inspect", folder.path().join(model).to_str().expect("UTF-8")]).stdout.contains("lapidary_decoder"));
+}
+
+const TASK: &str = r#"
+[finetune]
+batch_size = 4
+evaluate_every = 5
+
+[[finetune.variant]]
+name = "canvas"
+from = "both"
+objective = "both"
+steps = 10
+
+[[finetune.variant]]
+name = "twin"
+from = "twin"
+objective = "autoregressive"
+steps = 10
+
+[[finetune.variant]]
+name = "fresh"
+objective = "denoising"
+steps = 5
+
+[write]
+passes = [1, 3]
+test_passes = 2
+temperatures = [0, 0.5]
+accept = ["all", "surest=0.5"]
+candidates = 2
+
+[[task]]
+name = "echo"
+canvas = 8
+validate_every = 3
+too_long = "cut"
+form = "words"
+test = { files = ["test.txt", "right.txt"], format = "lines" }
+
+[[task.train]]
+files = ["pairs.jsonl"]
+source = "text"
+target = "short"
+"#;
+
+/// The same with a task: of some words, the first.
+fn folder_with_task() -> tempfile::TempDir {
+    let folder = folder();
+    let words = ["Amber", "beryl", "citrine", "diamond", "emerald"];
+    let text = |i: usize| [words[i % 5], words[i / 5 % 5], words[i / 25 % 5]].join(" ");
+    let line = |i: usize| serde_json::json!({ "text": text(i), "short": words[i % 5] }).to_string();
+    let lines = |each: &dyn Fn(usize) -> String, range: std::ops::Range<usize>| {
+        range.map(|i| each(i) + "\n").collect::<String>()
+    };
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).expect("written");
+    // One source of the test is among those to train on.
+    write("pairs.jsonl", lines(&line, 0..30));
+    write("test.txt", lines(&text, 29..40));
+    write("right.txt", lines(&|i| words[i % 5].to_owned(), 29..40));
+    write("small.toml", format!("{RECIPE}{TASK}"));
+    folder
+}
+
+#[test]
+fn models_are_fine_tuned_and_their_texts_compared() {
+    let folder = folder_with_task();
+    let run = || in_folder(folder.path(), &["run", "small.toml", "--json"]);
+    let called = run();
+    assert_eq!(called.code, Some(0), "{}", called.stderr);
+    let result: Value = serde_json::from_str(&called.stdout).expect("JSON");
+    let metric = |name: &str| result["metrics"][name].as_f64().unwrap_or(f64::NAN);
+    for (name, expected) in
+        [("train_pairs", 20.0), ("kept_sources", 9.0), ("test_sources", 11.0), ("left_out_in_test", 1.0)]
+    {
+        assert_eq!(metric(&format!("echo.data.{name}")), expected, "{name}");
+    }
+    for name in [
+        "test.copied.rouge_l",
+        "test.canvas.greedy.bleu_4",
+        "test.canvas.parallel.rouge_l",
+        "test.canvas.ranked_by_itself.meteor_exact_stem",
+        "test.canvas.ranked_by_likelihood.chrf",
+        "test.twin.greedy.passes",
+        "test.fresh.parallel.tokens_per_pass",
+        "kept.fresh.passes_3.rouge_l",
+        "kept.twin.greedy.bleu_4",
+        "kept_loss.canvas",
+    ] {
+        let value = metric(&format!("echo.{name}"));
+        assert!((0.0..=100.0).contains(&value), "{name} is {value}");
+    }
+    assert_eq!(metric("echo.test.copied.rouge_1"), 50.0, "a word of three, which is all of one");
+    let page = fs::read_to_string(folder.path().join("runs/small/report.html")).expect("a page");
+    assert!(page.contains("Task: echo") && page.contains("ROUGE-L over passes"));
+    let again = run();
+    assert!(again.stderr.contains("task/echo/fresh/scores: done before"), "{}", again.stderr);
+    assert_eq!(serde_json::from_str::<Value>(&again.stdout).expect("JSON")["metrics"], result["metrics"]);
+}
+
+#[test]
+fn bad_tasks_are_told_in_one_line() {
+    let folder = folder_with_task();
+    let set = |set: &str| in_folder(folder.path(), &["run", "small.toml", "--set", set]);
+    for (assignment, expected) in [
+        ("task.echo.canvas=30", "task.0.canvas: should be 2 to 21, is 30"),
+        ("task.echo.form=verse", "unknown variant `verse`"),
+        ("finetune.variant.twin.from=other", "finetune.variant.1.from: should be a pretrained variant, is \"other\""),
+        ("write.accept=[\"most\"]", "write.accept.0: give all, share="),
+        ("write.test_passes=0", "write.test_passes: should be 1 to 10000, is 0"),
+    ] {
+        let called = set(assignment);
+        assert!(called.error(2).contains(expected), "{}", called.stderr);
+    }
+    for (sizes, expected) in [("task.echo.canvas=20", "a source has"), ("task.echo.canvas=2", "a target has")] {
+        let arguments = ["run", "small.toml", "--set", "task.echo.too_long=error", "--set", sizes];
+        let called = in_folder(folder.path(), &arguments);
+        assert!(called.code == Some(1) && called.stderr.contains(expected), "{sizes}: {}", called.stderr);
+    }
+    fs::write(folder.path().join("right.txt"), "amber\n").expect("written");
+    let called = set("seed=1");
+    assert!(called.code == Some(1) && called.stderr.contains("right.txt"), "{}", called.stderr);
 }
 
 #[test]

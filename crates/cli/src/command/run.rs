@@ -91,7 +91,9 @@ struct TextSummary<'a>(&'a text::Written);
 
 impl std::fmt::Display for TextSummary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{}", self.0.table.to_markdown())?;
+        for table in [&self.0.table].into_iter().chain(&self.0.tasks) {
+            writeln!(f, "{}", table.to_markdown())?;
+        }
         writeln!(f, "{}\n{}", self.0.result.display(), self.0.report.display())
     }
 }

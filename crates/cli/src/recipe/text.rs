@@ -6,6 +6,7 @@ use lapidary_kernels::precision::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, Checked, count, distinct, ensure, filled, name, not_negative, positive, share};
+use super::tasks::{self, Task, TextFinetune, Writing};
 use super::{RecipeError, read_checked};
 
 /// An experiment: a tokenizer is trained on text, and models of one size by several objectives.
@@ -29,6 +30,13 @@ pub struct TextRecipe {
     pub model: DecoderSettings,
     #[serde(default)]
     pub pretrain: Pretrain,
+    /// What models are fine-tuned to write, `[[task]]`. Default: nothing.
+    #[serde(default, rename = "task", skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
+    #[serde(default)]
+    pub finetune: TextFinetune,
+    #[serde(default)]
+    pub write: Writing,
 }
 
 /// The kind of a recipe.
@@ -82,6 +90,8 @@ pub enum TokenizerKind {
 pub struct DecoderSettings {
     /// Longest sequence, in tokens. Default: 256.
     pub positions: usize,
+    /// `rotary`, or `learned` for a vector a position. Default: `rotary`.
+    pub position_encoding: Encoding,
     /// Default: 256.
     pub width: usize,
     /// Divides the width. Default: 4.
@@ -90,6 +100,17 @@ pub struct DecoderSettings {
     pub feed_forward: usize,
     /// Default: 6.
     pub blocks: usize,
+}
+
+/// How tokens know their positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Queries and keys are turned.
+    #[default]
+    Rotary,
+    /// A vector for each position.
+    Learned,
 }
 
 /// Training on windows of the text: AdamW, linear warm-up and decay.
@@ -139,6 +160,27 @@ pub enum ObjectiveName {
     Both,
 }
 
+impl ObjectiveName {
+    /// Whether models of it repair canvases.
+    pub fn repairs(self) -> bool {
+        self != Self::Autoregressive
+    }
+
+    /// Whether models of it write token after token.
+    pub fn writes(self) -> bool {
+        self != Self::Denoising
+    }
+
+    /// For model cards.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Autoregressive => "to predict the next token",
+            Self::Denoising => "to repair corrupted text",
+            Self::Both => "to predict the next token and, in turn, to repair corrupted text",
+        }
+    }
+}
+
 fn default_seed() -> u64 {
     1
 }
@@ -151,7 +193,7 @@ fn default_every() -> usize {
     10
 }
 
-fn default_unroll() -> Vec<f64> {
+pub(super) fn default_unroll() -> Vec<f64> {
     vec![0.5, 0.5]
 }
 
@@ -163,7 +205,14 @@ impl Default for TokenizerSettings {
 
 impl Default for DecoderSettings {
     fn default() -> Self {
-        Self { positions: 256, width: 256, heads: 4, feed_forward: 1024, blocks: 6 }
+        Self {
+            positions: 256,
+            position_encoding: Encoding::Rotary,
+            width: 256,
+            heads: 4,
+            feed_forward: 1024,
+            blocks: 6,
+        }
     }
 }
 
@@ -206,9 +255,16 @@ fn check(recipe: &TextRecipe) -> Checked {
     ensure("model.heads", model.width.is_multiple_of(model.heads), || {
         format!("should divide the width of {}, is {}", model.width, model.heads)
     })?;
+    ensure(
+        "model.heads",
+        model.position_encoding == Encoding::Learned || (model.width / model.heads).is_multiple_of(2),
+        || format!("leaves heads of {}, and rotary positions want an even width", model.width / model.heads),
+    )?;
     count("model.feed_forward", model.feed_forward, 1..=1_000_000)?;
     count("model.blocks", model.blocks, 1..=10_000)?;
-    pretrain(&recipe.pretrain)
+    pretrain(&recipe.pretrain)?;
+    let pretrained: Vec<&String> = recipe.pretrain.variants.iter().map(|variant| &variant.name).collect();
+    tasks::check(&recipe.tasks, &recipe.finetune, &recipe.write, model.positions, &pretrained)
 }
 
 fn pretrain(pretrain: &Pretrain) -> Checked {

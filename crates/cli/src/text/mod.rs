@@ -1,21 +1,30 @@
-//! The stages of a recipe for text: a corpus, then a model for each objective, trained and measured.
+//! The stages of a recipe for text: a corpus, then a model for each objective, trained and measured, then for each task
+//! models that are fine-tuned on it, write it and are compared.
 
 mod corpus;
+mod finetune;
 mod likelihood;
+mod model;
 mod pretrain;
 mod report;
+mod scores;
+mod task;
+mod task_report;
 
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 use lapidary_train::Interrupt;
 
-use crate::recipe::{Roots, TextRecipe};
-use crate::stage::RunFolder;
+use crate::recipe::{FinetuneVariant, Roots, TextRecipe};
+use crate::stage::{RunFolder, Stage};
 
 pub use corpus::{Corpus, END, corpus};
+pub use finetune::{Finetuned, TaskRun, finetune};
 pub use pretrain::{Pretrained, pretrain};
 pub use report::{Written, write};
+pub use scores::{Scored, scores};
+pub use task::TaskFiles;
 
 /// What all stages of a run share.
 pub struct TextRun<'a> {
@@ -27,6 +36,8 @@ pub struct TextRun<'a> {
     pub files: Vec<PathBuf>,
     /// The list of documents, if the recipe names one.
     pub list: Option<PathBuf>,
+    /// Those of each task, in the order of the recipe.
+    pub tasks: Vec<TaskFiles>,
     /// What its models compute on, without gradients.
     pub device: &'a Device,
     /// Asked to stop?
@@ -47,7 +58,8 @@ impl<'a> TextRun<'a> {
     ) -> anyhow::Result<Self> {
         let files = recipe.data.files.iter().map(|file| roots.data(file)).collect::<Result<_, _>>()?;
         let list = recipe.data.list.as_deref().map(|list| roots.data(list)).transpose()?;
-        Ok(Self { recipe, folder, files, list, device, interrupt })
+        let tasks = recipe.tasks.iter().map(|task| TaskFiles::find(task, roots)).collect::<Result<_, _>>()?;
+        Ok(Self { recipe, folder, files, list, tasks, device, interrupt })
     }
 }
 
@@ -57,6 +69,15 @@ pub struct TextOutcome {
     pub corpus: Corpus,
     /// The models, in the order of the recipe.
     pub models: Vec<Pretrained>,
+    /// What became of the tasks, in the order of the recipe.
+    pub tasks: Vec<TaskOutcome>,
+}
+
+/// A task and its models.
+pub struct TaskOutcome {
+    pub name: String,
+    /// In the order of the recipe.
+    pub models: Vec<(FinetuneVariant, Finetuned, Scored)>,
 }
 
 /// Runs every stage that is not done yet.
@@ -65,6 +86,19 @@ pub struct TextOutcome {
 /// Whatever a stage meets; what was finished before stays finished.
 pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
     let (stage, corpus) = corpus(run)?;
-    let models = run.recipe.pretrain.variants.iter().map(|variant| pretrain(run, &stage, variant));
-    Ok(TextOutcome { models: models.collect::<Result<_, _>>()?, corpus })
+    let pretrained: Vec<(Stage, Pretrained)> =
+        run.recipe.pretrain.variants.iter().map(|variant| pretrain(run, &stage, variant)).collect::<Result<_, _>>()?;
+    let mut tasks = Vec::new();
+    for (task, files) in run.recipe.tasks.iter().zip(&run.tasks) {
+        let task = TaskRun::new(task, files.clone(), &stage);
+        let mut models = Vec::new();
+        for variant in &run.recipe.finetune.variants {
+            let from = variant.from.as_ref();
+            let from = from.and_then(|from| pretrained.iter().find(|(_, model)| model.name == *from));
+            let (model, finetuned) = finetune(run, &stage, &task, from.map(|(stage, _)| stage), variant)?;
+            models.push((variant.clone(), finetuned, scores(run, &task, &model, variant)?));
+        }
+        tasks.push(TaskOutcome { name: task.task.name.clone(), models });
+    }
+    Ok(TextOutcome { models: pretrained.into_iter().map(|(_, model)| model).collect(), corpus, tasks })
 }

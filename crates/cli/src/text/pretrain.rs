@@ -1,22 +1,18 @@
 //! A stage for each model: trained on windows of the text, then measured on what was held out.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 
 use anyhow::Context;
 use burn::module::Module;
 use lapidary_data::{TokenStore, Tokenizer};
 use lapidary_models::Pass;
-use lapidary_models::checkpoint::{FolderContents, TensorSource, write_folder};
-use lapidary_models::decoder::{Decoder, DecoderConfig};
-use lapidary_models::load::export;
-use lapidary_models::objective::{Autoregressive, Denoising, Objective, TextBatch, TextObjective};
-use lapidary_train::{AdamWOptions, MetricsRow, Progress, Schedule, TrainError, TrainOptions, WindowBatches, train};
+use lapidary_models::decoder::Decoder;
+use lapidary_models::objective::{TextBatch, TextObjective};
+use lapidary_train::{AdamWOptions, MetricsRow, Progress, Schedule, TrainOptions, WindowBatches, train};
 use serde::{Deserialize, Serialize};
 
-use super::TextRun;
-use super::likelihood;
-use crate::recipe::{ObjectiveName, PretrainVariant};
+use super::{TextRun, likelihood, model};
+use crate::recipe::PretrainVariant;
 use crate::stage::{Inputs, Stage};
 
 /// What a training gave.
@@ -46,7 +42,7 @@ pub struct Pretrained {
 const WINDOWS: usize = 64;
 
 /// Trains a variant, or finds it trained. The folder has the checkpoint `model`.
-pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> anyhow::Result<Pretrained> {
+pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> anyhow::Result<(Stage, Pretrained)> {
     let (recipe, settings) = (run.recipe, &run.recipe.pretrain);
     let inputs = Inputs::new(&serde_json::json!({
         "model": recipe.model,
@@ -60,7 +56,7 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
     let stage = run.folder.stage(&format!("pretrain/{}", variant.name), &inputs.on(run.device).after(corpus))?;
     if let Some(done) = stage.done::<Pretrained>()? {
         tracing::info!("{}: done before", stage.name());
-        return Ok(done);
+        return Ok((stage, done));
     }
     stage.begin()?;
 
@@ -70,26 +66,11 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
     for store in [&store, &held_out] {
         store.check_tokenizer(&tokenizer)?;
     }
-    let config = DecoderConfig {
-        vocabulary: tokenizer.vocab_size(),
-        positions: recipe.model.positions,
-        width: recipe.model.width,
-        heads: recipe.model.heads,
-        feed_forward: recipe.model.feed_forward,
-        blocks: recipe.model.blocks,
-    };
-    let denoising = Denoising {
-        weights: variant.unroll.iter().map(|weight| *weight as f32).collect(),
-        vocabulary: config.vocabulary,
-    };
-    let autoregressive = Autoregressive { prompts: true };
-    let objective = match variant.objective {
-        ObjectiveName::Autoregressive => TextObjective::Autoregressive(autoregressive),
-        ObjectiveName::Denoising => TextObjective::Denoising(denoising.clone()),
-        ObjectiveName::Both => TextObjective::Both(autoregressive, denoising.clone()),
-    };
-    let (repairs, writes) =
-        (variant.objective != ObjectiveName::Autoregressive, variant.objective != ObjectiveName::Denoising);
+    let config = model::config(&recipe.model, tokenizer.vocab_size());
+    let denoising = model::denoising(&variant.unroll, config.vocabulary);
+    // Of windows of running text all tokens count.
+    let objective = model::objective(variant.objective, true, &denoising);
+    let (repairs, writes) = (variant.objective.repairs(), variant.objective.writes());
 
     let length = NonZeroUsize::new(config.positions).context("model.positions is 0")?;
     let rows = NonZeroUsize::new(settings.batch_size).context("pretrain.batch_size is 0")?;
@@ -113,13 +94,20 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
         Decoder::new(&config, recipe.seed, &run.device.clone().autodiff()),
         &objective,
         &batches,
-        &mut |model: &Decoder| Ok(-mean_loss(&model.valid(), &objective, &look)?),
+        &mut |model: &Decoder| Ok(-model::mean_loss(&model.valid(), &objective, &look)?),
         &options,
         &stage.path().join("training"),
         run.interrupt,
     )?;
     let model = trained.model.valid();
-    save(&model, &config, &tokenizer, &stage.path().join("model"), run, variant)?;
+    let card = format!(
+        "# {} {}\n\nTrained for {} steps {}.\n",
+        recipe.name,
+        variant.name,
+        variant.steps,
+        variant.objective.purpose()
+    );
+    model::save(&model, &config, &tokenizer, &stage.path().join("model"), &card)?;
 
     let mut done = Pretrained {
         name: variant.name.clone(),
@@ -147,10 +135,10 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
     }
     if repairs {
         let looks = looks(&held_out, length, recipe.seed)?;
-        done.denoising = Some(mean_loss(&model, &TextObjective::Denoising(denoising), &looks)?);
+        done.denoising = Some(model::mean_loss(&model, &TextObjective::Denoising(denoising), &looks)?);
     }
     stage.finish(&done)?;
-    Ok(done)
+    Ok((stage, done))
 }
 
 /// Some windows of a store, always the same.
@@ -159,38 +147,4 @@ fn looks(store: &TokenStore, length: NonZeroUsize, seed: u64) -> anyhow::Result<
     let batches = WindowBatches::new(store, length, ROWS, false, seed)?;
     let batch = |i| lapidary_train::BatchSource::micro_batch(&batches, i);
     Ok((0..(WINDOWS / ROWS) as u64).map(batch).collect::<Result<_, _>>()?)
-}
-
-/// Nats a target.
-fn mean_loss(model: &Decoder, objective: &TextObjective, batches: &[TextBatch]) -> Result<f64, TrainError> {
-    let (mut sum, mut targets) = (0.0, 0);
-    for batch in batches {
-        let loss = objective.loss(model, batch, &Pass::evaluation(), 1.0)?;
-        sum += f64::from(loss.into_scalar::<f32>());
-        targets += objective.targets(batch);
-    }
-    Ok(sum / targets.max(1) as f64)
-}
-
-fn save(
-    model: &Decoder,
-    config: &DecoderConfig,
-    tokenizer: &Tokenizer,
-    path: &Path,
-    run: &TextRun,
-    variant: &PretrainVariant,
-) -> anyhow::Result<()> {
-    let objective = match variant.objective {
-        ObjectiveName::Autoregressive => "to predict the next token",
-        ObjectiveName::Denoising => "to repair corrupted text",
-        ObjectiveName::Both => "to predict the next token and, in turn, to repair corrupted text",
-    };
-    let card = format!("# {} {}\n\nTrained for {} steps {objective}.\n", run.recipe.name, variant.name, variant.steps);
-    let tensors =
-        export(model).into_iter().map(|tensor| TensorSource::f32(tensor.name, tensor.shape, tensor.data)).collect();
-    let config = config.to_json();
-    let config = config.as_object().context("a config is an object")?;
-    write_folder(path, FolderContents { config, tensors, tokenizer: None, model_card: &card })?;
-    tokenizer.save(path)?;
-    Ok(())
 }

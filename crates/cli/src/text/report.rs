@@ -7,6 +7,7 @@ use lapidary_eval::result::{RunResult, RunSettings};
 use lapidary_kernels::isa;
 
 use super::corpus::Amount;
+use super::task_report::key;
 use super::{Pretrained, TextOutcome, TextRun};
 use crate::device;
 
@@ -20,6 +21,8 @@ pub struct Written {
     pub run: RunResult,
     /// The models, for the terminal.
     pub table: Table,
+    /// Those of the tasks.
+    pub tasks: Vec<Table>,
 }
 
 /// Writes `result.json` and `report.html` into the run's folder.
@@ -33,7 +36,13 @@ pub fn write(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<Written> {
     let (json, html) = (run.folder.path().join("result.json"), run.folder.path().join("report.html"));
     result.write(&json)?;
     page.write(&html)?;
-    Ok(Written { result: json, report: html, run: result, table })
+    Ok(Written {
+        result: json,
+        report: html,
+        run: result,
+        table,
+        tasks: outcome.tasks.iter().map(|task| task.table()).collect(),
+    })
 }
 
 fn result(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<RunResult> {
@@ -52,7 +61,7 @@ fn result(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<RunResult> {
         }
     }
     for model in &outcome.models {
-        let key = model.name.replace(['-', '.'], "_").to_lowercase();
+        let key = key(&model.name);
         let mut put = |what: &str, value: f64| result.metrics.insert(format!("text.held_out.{what}.{key}"), value);
         if let Some(bits) = model.bits_a_byte {
             put("bits_per_byte", bits)?;
@@ -73,8 +82,16 @@ fn result(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<RunResult> {
          before it at least; denoising is the training objective on 64 windows of it.",
         run.recipe.data.hold_out_every
     ));
-    result.finish(outcome.models.iter().map(|model| model.seconds).sum());
-    let peaks = outcome.models.iter().map(|model| model.peak_rss_bytes).chain([result.peak_rss_bytes]);
+    for task in &outcome.tasks {
+        task.insert(&mut result.metrics)?;
+        result.notes.extend(task.notes());
+    }
+    let fine_tuned = || outcome.tasks.iter().flat_map(|task| &task.models);
+    let seconds = outcome.models.iter().map(|model| model.seconds);
+    result.finish(seconds.chain(fine_tuned().map(|(_, finetuned, scored)| finetuned.seconds + scored.seconds)).sum());
+    let peaks = outcome.models.iter().map(|model| model.peak_rss_bytes);
+    let peaks = peaks.chain(fine_tuned().map(|(_, finetuned, _)| finetuned.peak_rss_bytes));
+    let peaks = peaks.chain([result.peak_rss_bytes]);
     result.peak_rss_bytes = peaks.max().unwrap_or_default();
     Ok(result)
 }
@@ -136,7 +153,7 @@ fn page(run: &TextRun, outcome: &TextOutcome, result: &RunResult, table: Table) 
         });
         Chart::from(series.fold(LineChart::new(title, Axis::new("Step"), y), LineChart::series))
     };
-    let curves = Section::new("Training").charts([
+    let curves = Section::new("Pretraining").charts([
         line("Training loss", Axis::new("Cross-entropy").unit("nats"), |row| row.loss, 40.0),
         line(
             "Loss on other windows of the training text",
@@ -156,5 +173,7 @@ fn page(run: &TextRun, outcome: &TextOutcome, result: &RunResult, table: Table) 
     let details = Section::new("In full")
         .details("Result as JSON", serde_json::to_value(result)?)
         .details("Recipe", serde_json::to_value(recipe)?);
-    Ok(report.section(models).section(curves).section(details).run(result.clone()))
+    let tasks = outcome.tasks.iter().map(|task| task.section());
+    let report = tasks.fold(report.section(models), Report::section);
+    Ok(report.section(curves).section(details).run(result.clone()))
 }

@@ -1,0 +1,72 @@
+//! What all trainings of a text recipe do with a model: its sizes, its objective, its checkpoint.
+
+use std::path::Path;
+
+use anyhow::Context;
+use lapidary_data::Tokenizer;
+use lapidary_models::Pass;
+use lapidary_models::checkpoint::{FolderContents, TensorSource, write_folder};
+use lapidary_models::decoder::{Decoder, DecoderConfig, PositionEncoding};
+use lapidary_models::load::export;
+use lapidary_models::objective::{Autoregressive, Denoising, Objective, TextBatch, TextObjective};
+use lapidary_train::TrainError;
+
+use crate::recipe::{DecoderSettings, Encoding, ObjectiveName};
+
+/// The sizes that a recipe gives.
+pub fn config(model: &DecoderSettings, vocabulary: usize) -> DecoderConfig {
+    DecoderConfig {
+        vocabulary,
+        positions: model.positions,
+        position_encoding: match model.position_encoding {
+            Encoding::Rotary => PositionEncoding::ROTARY,
+            Encoding::Learned => PositionEncoding::Learned,
+        },
+        width: model.width,
+        heads: model.heads,
+        feed_forward: model.feed_forward,
+        blocks: model.blocks,
+    }
+}
+
+pub fn denoising(unroll: &[f64], vocabulary: usize) -> Denoising {
+    Denoising { weights: unroll.iter().map(|weight| *weight as f32).collect(), vocabulary }
+}
+
+/// `prompts`: whether those count where text is written token after token.
+pub fn objective(name: ObjectiveName, prompts: bool, denoising: &Denoising) -> TextObjective {
+    let autoregressive = Autoregressive { prompts };
+    match name {
+        ObjectiveName::Autoregressive => TextObjective::Autoregressive(autoregressive),
+        ObjectiveName::Denoising => TextObjective::Denoising(denoising.clone()),
+        ObjectiveName::Both => TextObjective::Both(autoregressive, denoising.clone()),
+    }
+}
+
+/// Nats a target.
+pub fn mean_loss(model: &Decoder, objective: &TextObjective, batches: &[TextBatch]) -> Result<f64, TrainError> {
+    let (mut sum, mut targets) = (0.0, 0);
+    for batch in batches {
+        let loss = objective.loss(model, batch, &Pass::evaluation(), 1.0)?;
+        sum += f64::from(loss.into_scalar::<f32>());
+        targets += objective.targets(batch);
+    }
+    Ok(sum / targets.max(1) as f64)
+}
+
+/// Writes the checkpoint, with its tokenizer.
+pub fn save(
+    model: &Decoder,
+    config: &DecoderConfig,
+    tokenizer: &Tokenizer,
+    path: &Path,
+    card: &str,
+) -> anyhow::Result<()> {
+    let tensors =
+        export(model).into_iter().map(|tensor| TensorSource::f32(tensor.name, tensor.shape, tensor.data)).collect();
+    let config = config.to_json();
+    let config = config.as_object().context("a config is an object")?;
+    write_folder(path, FolderContents { config, tensors, tokenizer: None, model_card: card })?;
+    tokenizer.save(path)?;
+    Ok(())
+}
