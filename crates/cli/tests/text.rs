@@ -68,7 +68,13 @@ fn text_becomes_models_that_write() {
     let metric = |result: &Value, name: &str| result["metrics"][name].as_f64().unwrap_or(f64::NAN);
     assert_eq!(metric(&result, "text.held_out.documents"), 2.0);
     assert_eq!(metric(&result, "text.train.documents"), 6.0);
-    for name in ["bits_per_byte.both", "bits_per_byte.twin", "denoising_nats_per_token.both", "perplexity.twin"] {
+    for name in [
+        "bits_per_byte.both",
+        "bits_per_byte_bound.both",
+        "bits_per_byte.twin",
+        "denoising_nats_per_token.both",
+        "perplexity.twin",
+    ] {
         let value = metric(&result, &format!("text.held_out.{name}"));
         assert!(value > 0.0 && value < 1e4, "{name} is {value}");
     }

@@ -192,6 +192,11 @@ impl Decoder {
         }
     }
 
+    /// `V`.
+    pub fn vocabulary(&self) -> usize {
+        self.tokens.weight.dims()[0]
+    }
+
     /// Longest input, in tokens.
     pub fn longest(&self) -> usize {
         self.longest
@@ -243,7 +248,7 @@ impl Decoder {
 
     /// The input of the output matrix, `[B·L, D]`.
     fn hidden(&self, ids: &[u32], rows: usize, mask: &Mask, pass: &Pass) -> Result<Tensor<2>, ModelError> {
-        let vocabulary = self.tokens.weight.dims()[0];
+        let vocabulary = self.vocabulary();
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
             return Err(ModelError::Token { id, vocabulary });
         }

@@ -1,13 +1,17 @@
-//! How well a model knows a text: its exact log-likelihood, token by token.
+//! How well a model knows a text: its exact log-likelihood, token by token, and for models that repair a bound on it.
 
 use std::ops::Range;
 
 use lapidary_data::TokenStore;
 use lapidary_data::store::StoreError;
+use lapidary_kernels::choice::log_probabilities;
 use lapidary_kernels::cross_entropy::IGNORED;
 use lapidary_kernels::mask::Mask;
+use lapidary_kernels::rng::Stream;
 use lapidary_models::decoder::Decoder;
+use lapidary_models::objective::{denoising_bound, own_odds};
 use lapidary_models::{ModelError, Pass};
+use rayon::prelude::*;
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,9 @@ impl Likelihood {
         (self.nats / self.tokens as f64).exp()
     }
 }
+
+/// The place that corruption of canvases draws from.
+const BOUND: u64 = 1 << 59;
 
 /// Windows that are evaluated together.
 const ROWS: usize = 8;
@@ -88,4 +95,115 @@ pub fn autoregressive(
         total.nats += f64::from(loss.into_scalar::<f32>());
     }
     Ok(total)
+}
+
+/// What the logits of a place are taken for, by which the bound is tighter or looser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// What the model says from all other places: nothing is taken off.
+    Left,
+    /// What it says from all places at the rate of corruption that it itself sees, so that what it has from the token of
+    /// the place is taken off again.
+    TakenOff,
+}
+
+/// An upper bound on `-log p` of a part of a store under a decoder that repairs: see [`denoising_bound`]. Canvases of
+/// three quarters of `length` lie one behind the other, each with the quarter before it as its prompt. Each is corrupted
+/// once, at rates that are spread evenly over all of them: an estimate of the bound, whose error falls with the number of
+/// canvases.
+///
+/// # Errors
+/// As [`autoregressive`].
+pub fn denoising(
+    model: &Decoder,
+    store: &TokenStore,
+    part: Range<u64>,
+    length: usize,
+    own: Own,
+    seed: u64,
+    mut go_on: impl FnMut(f64) -> bool,
+) -> Result<Likelihood, LikelihoodError> {
+    let (prompt, canvas) = (length / 4, (length - length / 4) as u64);
+    let mut total = Likelihood { nats: 0.0, tokens: part.end - part.start };
+    let starts: Vec<u64> = part.clone().step_by(canvas as usize).collect();
+    let batches = starts.len().div_ceil(ROWS);
+    for (batch, starts) in starts.chunks(ROWS).enumerate() {
+        if !go_on(batch as f64 / batches as f64) {
+            return Err(LikelihoodError::Stopped);
+        }
+        let mut rows = Vec::new();
+        for (row, &start) in starts.iter().enumerate() {
+            let begin = start.saturating_sub(prompt as u64).max(part.start);
+            let ids = store.read(begin..part.end.min(start + canvas))?;
+            let number = (batch * ROWS + row) as u64;
+            rows.push(Row::corrupt(ids, (start - begin) as usize, model.vocabulary(), seed, number));
+        }
+        let ends: Vec<usize> = rows.iter().map(|row| row.noisy.len()).collect();
+        let longest = ends.iter().copied().max().unwrap_or(0);
+        let mut ids = Vec::new();
+        for row in &rows {
+            ids.extend(&row.noisy);
+            ids.extend(std::iter::repeat_n(store.end(), longest - row.noisy.len()));
+        }
+        let prompts: Vec<usize> = rows.iter().map(|row| row.prompt).collect();
+        let mask = Mask::canvas(prompts).with_lengths(ends);
+        let logits = model.logits(&ids, rows.len(), &mask, &Pass::evaluation())?;
+        let mut logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        let each = longest * model.vocabulary();
+        total.nats +=
+            rows.iter().zip(logits.chunks_exact_mut(each)).map(|(row, logits)| row.bound(logits, own)).sum::<f64>();
+    }
+    Ok(total)
+}
+
+/// A prompt and a canvas behind it that has been corrupted.
+struct Row {
+    text: Vec<u32>,
+    noisy: Vec<u32>,
+    prompt: usize,
+    vocabulary: usize,
+    rate: f64,
+}
+
+impl Row {
+    /// The `number`-th row of all.
+    fn corrupt(text: Vec<u32>, prompt: usize, vocabulary: usize, seed: u64, number: u64) -> Self {
+        // Multiples of the golden ratio lie evenly in [0, 1), however many there are.
+        const GOLDEN: f64 = 0.618_033_988_749_894_9;
+        let rate = (0.5 + number as f64 * GOLDEN).fract().clamp(1e-6, 1.0 - 1e-6);
+        let mut stream = Stream::at_place(seed, number, BOUND);
+        let mut noisy = text.clone();
+        for id in &mut noisy[prompt..] {
+            if f64::from(stream.uniform()) < rate {
+                *id = stream.below(vocabulary) as u32;
+            }
+        }
+        Self { text, noisy, prompt, vocabulary, rate }
+    }
+
+    /// The bound's integrand over the canvas, in nats, given the logits of all of the row.
+    fn bound(&self, logits: &mut [f32], own: Own) -> f64 {
+        let vocabulary = self.vocabulary;
+        let canvas = self.prompt..self.text.len();
+        let logits = &mut logits[canvas.start * vocabulary..canvas.end * vocabulary];
+        if own == Own::TakenOff {
+            let noisy = &self.noisy[canvas.clone()];
+            let mut says = vec![0.0; noisy.len()];
+            log_probabilities(logits, vocabulary, noisy, &mut says);
+            let changed: f64 = says.iter().map(|log_p| 1.0 - f64::from(*log_p).exp()).sum();
+            // A token that corruption draws is the text's own once in a vocabulary.
+            let rate = changed / noisy.len() as f64 * vocabulary as f64 / (vocabulary - 1) as f64;
+            let odds = own_odds(vocabulary, rate.clamp(0.5 / noisy.len() as f64, 1.0));
+            for (logits, noisy) in logits.chunks_exact_mut(vocabulary).zip(noisy) {
+                logits[*noisy as usize] -= odds as f32;
+            }
+        }
+        let places: Vec<(usize, usize)> =
+            canvas.map(|place| (self.text[place] as usize, self.noisy[place] as usize)).collect();
+        let at =
+            |(logits, (token, noisy)): (&[f32], &(usize, usize))| denoising_bound(logits, *token, *noisy, self.rate);
+        let each: Vec<f64> = logits.par_chunks_exact(vocabulary).zip(&places).map(at).collect();
+        // In their order, so that the sum is the same on any number of threads.
+        each.iter().sum()
+    }
 }

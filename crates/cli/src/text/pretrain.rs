@@ -11,7 +11,8 @@ use lapidary_models::objective::{TextBatch, TextObjective};
 use lapidary_train::{AdamWOptions, MetricsRow, Progress, Schedule, TrainOptions, WindowBatches, train};
 use serde::{Deserialize, Serialize};
 
-use super::{TextRun, likelihood, model};
+use super::likelihood::{self, Own};
+use super::{TextRun, model};
 use crate::recipe::PretrainVariant;
 use crate::stage::{Inputs, Stage};
 
@@ -28,6 +29,8 @@ pub struct Pretrained {
     pub perplexity: Option<f64>,
     /// On the held-out text, the loss of denoising in nats a token: `None` for a model that does not repair.
     pub denoising: Option<f64>,
+    /// A bound on its bits a byte there: `None` for a model that does not repair.
+    pub bits_a_byte_bound: Option<f64>,
     /// Steps of training.
     pub steps: u64,
     /// Seconds of training.
@@ -115,6 +118,7 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
         bits_a_byte: None,
         perplexity: None,
         denoising: None,
+        bits_a_byte_bound: None,
         steps: variant.steps as u64,
         seconds: trained.seconds,
         peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
@@ -136,6 +140,22 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
     if repairs {
         let looks = looks(&held_out, length, recipe.seed)?;
         done.denoising = Some(model::mean_loss(&model, &TextObjective::Denoising(denoising), &looks)?);
+        // Which of the two bounds is the tighter one is found out on the training text.
+        let some = 0..store.tokens().min((WINDOWS * config.positions) as u64);
+        let bound = |store: &TokenStore, part: std::ops::Range<u64>, own, go_on: &mut dyn FnMut(f64) -> bool| {
+            likelihood::denoising(&model, store, part, config.positions, own, recipe.seed, go_on)
+        };
+        let go_on = &mut |_| !run.interrupt.raised();
+        let [left, taken_off] = [Own::Left, Own::TakenOff].map(|own| bound(&store, some.clone(), own, go_on));
+        let own = if taken_off?.nats < left?.nats { Own::TakenOff } else { Own::Left };
+        let mut progress = Progress::new("held-out text, denoising", 100, 0);
+        let all = bound(&held_out, 0..held_out.tokens(), own, &mut |share| {
+            progress.set((100.0 * share) as u64, "per cent");
+            !run.interrupt.raised()
+        })?;
+        let bits = all.bits_a_byte(held_out.bytes());
+        progress.finish(&format!("at most {bits:.3} bits a byte ({own:?})"));
+        done.bits_a_byte_bound = Some(bits);
     }
     stage.finish(&done)?;
     Ok((stage, done))

@@ -2,6 +2,7 @@
 
 mod any_text;
 mod autoregressive;
+mod bound;
 mod classification;
 mod denoising;
 mod text;
@@ -13,6 +14,7 @@ use crate::pass::Pass;
 
 pub use any_text::TextObjective;
 pub use autoregressive::Autoregressive;
+pub use bound::{denoising_bound, own_odds};
 pub use classification::Classification;
 pub use denoising::Denoising;
 pub use text::TextBatch;

@@ -6,6 +6,7 @@ mod gemm;
 mod limits;
 mod peer;
 mod train;
+mod write;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -76,6 +77,8 @@ pub enum Group {
     Decode,
     /// 256 tokens read at once by the same, logits of each
     Prefill,
+    /// A passage of 64 tokens, one by one and on a canvas in 8 passes, by decoders of 30 and 450 million parameters
+    Write,
 }
 
 impl Group {
@@ -86,6 +89,7 @@ impl Group {
             Group::Conv => "conv",
             Group::Decode => "decode",
             Group::Prefill => "prefill",
+            Group::Write => "write",
         }
     }
 
@@ -100,6 +104,7 @@ impl Group {
             Group::Gemm => Ok(gemm::works(seed)),
             Group::Decode => Ok(decode::decode(seed)),
             Group::Prefill => Ok(decode::prefill(seed)),
+            Group::Write => Ok(write::works(seed)),
         }
     }
 }
@@ -209,6 +214,9 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         text.push_str(&record(&mut result, work.as_ref(), measured, &args.peer_name)?);
     }
     limits::record(&mut result, &works, &measured)?;
+    if args.group == Group::Write {
+        text.push_str(&write::compare(&mut result, &works, &measured)?);
+    }
     let beside = if args.peer.is_some() { ", a turn of the peer after each of ours" } else { "" };
     result.notes.push(format!("Medians of {} runs in each of {} turns{beside}.", args.repeats, args.turns));
     result.notes.extend(device::note(device));
