@@ -13,6 +13,7 @@ use lapidary_kernels::attention::{
     attention_cached,
 };
 use lapidary_kernels::batch_norm::{BatchNorm, Statistics, batch_norm, batch_norm_backward, channel_statistics};
+use lapidary_kernels::choice::{Choice, choose, log_probabilities};
 use lapidary_kernels::conv2d::{Conv2dShape, conv2d, conv2d_backward_input, conv2d_backward_weight};
 use lapidary_kernels::cross_entropy::cross_entropy;
 use lapidary_kernels::fake_quantize::{fake_quantize, fake_quantize_backward};
@@ -24,6 +25,7 @@ use lapidary_kernels::packed::PackedLinear;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rms_norm::{add_rms_norm, add_rms_norm_backward};
 use lapidary_kernels::rng::Stream;
+use lapidary_kernels::rotary::{Rotary, Turns};
 use lapidary_kernels::sgd::{Sgd, sgd_update};
 
 /// Tokens of a batch, the decoder's width, and that of its feed-forward half.
@@ -209,5 +211,27 @@ fn images(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products, attentions, streams, images);
+/// What a canvas of 64 places takes beside the products: its choices from a vocabulary of 8192, its turned queries.
+fn canvases(c: &mut Criterion) {
+    let (places, vocabulary) = (64, 8192);
+    let logits = random(places * vocabulary);
+    let uniform = vec![0.5; places];
+    let mut group = c.benchmark_group("canvas");
+    group.throughput(Throughput::Elements(logits.len() as u64));
+    for (name, temperature) in [("choose_likeliest", 0.0), ("choose_drawn", 0.7)] {
+        bench(&mut group, name, [1], |[entropy]| {
+            let mut choices = vec![Choice { token: 0, log_probability: 0.0, entropy: 0.0 }; places];
+            choose(&logits, vocabulary, temperature, &uniform, &mut choices);
+            entropy[0] = choices[0].entropy;
+        });
+    }
+    let tokens = vec![7; places];
+    bench(&mut group, "log_probabilities", [places], |[out]| log_probabilities(&logits, vocabulary, &tokens, out));
+    let turns = Turns::new(&Rotary::new(1e4, 64).frequencies, &Vec::from_iter(0..places as u32));
+    group.throughput(Throughput::Bytes((places * 2 * WIDTH * size_of::<f32>()) as u64));
+    bench(&mut group, "turns", [places * 3 * WIDTH], |[rows]| turns.apply(rows, 3 * WIDTH, 2 * WIDTH));
+    group.finish();
+}
+
+criterion_group!(benches, products, attentions, streams, images, canvases);
 criterion_main!(benches);

@@ -77,28 +77,39 @@ fn of_row_body<S: Simd>(logits: &[f32], temperature: f32, uniform: f32) -> Choic
 /// The first token up to which the probabilities sum to more than `uniform`, else the last that has any.
 #[inline(always)]
 fn draw<S: Simd>(logits: &[f32], largest: f32, inverse: f32, uniform: f32) -> usize {
-    let weights = |logits: &[f32]| {
-        let mut weights = [0.0; BLOCK];
-        weights.iter_mut().zip(logits).for_each(|(weight, logit)| *weight = exp::<S>((logit - largest) * inverse));
-        weights
-    };
-    let sum_of = |logits: &[f32]| f64::from(total(&weights(logits)[..logits.len()]));
-    let wanted = f64::from(uniform) * logits.chunks(BLOCK).map(sum_of).sum::<f64>();
+    let mut weights = [0.0; BLOCK];
+    let mut all = 0.0;
+    for logits in logits.chunks(BLOCK) {
+        all += weigh::<S>(logits, largest, inverse, &mut weights);
+    }
+    let wanted = f64::from(uniform) * all;
     let (mut sum, mut last) = (0.0, 0);
     for (block, logits) in logits.chunks(BLOCK).enumerate() {
-        let behind = sum + sum_of(logits);
-        // In the last block with any weight if rounding has put what is wanted behind it.
-        for (column, weight) in weights(logits)[..logits.len()].iter().enumerate().filter(|(_, weight)| **weight > 0.0)
-        {
-            last = block * BLOCK + column;
-            if behind > wanted {
+        let of_block = weigh::<S>(logits, largest, inverse, &mut weights);
+        // Only blocks that the sum may end in are looked at one by one; the last with any weight is one of them, since
+        // rounding may have put what is wanted behind it.
+        if sum + of_block > wanted {
+            for (column, weight) in weights[..logits.len()].iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+                last = block * BLOCK + column;
                 sum += f64::from(*weight);
                 if sum > wanted {
                     return last;
                 }
             }
+        } else if of_block > 0.0 {
+            let column = weights[..logits.len()].iter().rposition(|weight| *weight > 0.0);
+            last = block * BLOCK + column.unwrap_or(0);
+            sum += of_block;
         }
-        sum = behind;
     }
     last
+}
+
+/// `weights = exp((logits - largest) * inverse)`, and their sum.
+#[inline(always)]
+fn weigh<S: Simd>(logits: &[f32], largest: f32, inverse: f32, weights: &mut [f32; BLOCK]) -> f64 {
+    for (weight, logit) in weights.iter_mut().zip(logits) {
+        *weight = exp::<S>((logit - largest) * inverse);
+    }
+    f64::from(total(&weights[..logits.len()]))
 }
