@@ -129,18 +129,15 @@ evaluate_every = 5
 name = "canvas"
 from = "both"
 objective = "both"
-steps = 10
 
 [[finetune.variant]]
 name = "twin"
 from = "twin"
 objective = "autoregressive"
-steps = 10
 
 [[finetune.variant]]
 name = "fresh"
 objective = "denoising"
-steps = 5
 
 [write]
 passes = [1, 3]
@@ -152,6 +149,7 @@ candidates = 2
 [[task]]
 name = "echo"
 canvas = 8
+steps = 10
 validate_every = 3
 too_long = "cut"
 form = "words"

@@ -24,6 +24,9 @@ pub struct Task {
     /// How all texts are written before anything else. Default: `raw`.
     #[serde(default)]
     pub form: Form,
+    /// Steps of training, for a step that goes through the model once; one that goes through it more often counts as so
+    /// many, so that all models of a task get the same work.
+    pub steps: usize,
     /// Tokens of a written text at most, the one that ends it included. Default: 32.
     #[serde(default = "default_canvas")]
     pub canvas: usize,
@@ -140,8 +143,6 @@ pub struct FinetuneVariant {
     pub from: Option<String>,
     /// `autoregressive`, `denoising` or `both`, which takes turns.
     pub objective: ObjectiveName,
-    /// Steps of training.
-    pub steps: usize,
     /// Weights of the unrolled steps of denoising, first to last. Default: 0.5, 0.5.
     #[serde(default = "default_unroll")]
     pub unroll: Vec<f64>,
@@ -167,6 +168,19 @@ pub struct Writing {
     /// Sources of the test at most, the first ones. Default: none, and all count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_examples: Option<usize>,
+}
+
+impl FinetuneVariant {
+    /// Its steps on a task: see [`Task::steps`].
+    pub fn steps(&self, task: &Task) -> usize {
+        let unrolled = self.unroll.len();
+        let passes = match self.objective {
+            ObjectiveName::Autoregressive => 1.0,
+            ObjectiveName::Denoising => unrolled as f64,
+            ObjectiveName::Both => (1 + unrolled) as f64 / 2.0,
+        };
+        ((task.steps as f64 / passes).round() as usize).max(1)
+    }
 }
 
 impl Writing {
@@ -239,6 +253,7 @@ pub fn check(
             pair_files(&key(&format!("train.{part}")), files)?;
         }
         pair_files(&key("test"), &task.test)?;
+        count(&key("steps"), task.steps, 1..=check::MANY)?;
         count(&key("validate_every"), task.validate_every, 2..=check::MANY)?;
         // The prompt has three tokens at least.
         count(&key("canvas"), task.canvas, 2..=positions.saturating_sub(3).max(2))?;
@@ -261,7 +276,6 @@ pub fn check(
                 format!("should be a pretrained variant, is {from:?}")
             })?;
         }
-        count(&key("steps"), variant.steps, 1..=check::MANY)?;
         count(&key("unroll"), variant.unroll.len(), 1..=100)?;
         for (step, weight) in variant.unroll.iter().enumerate() {
             positive(&format!("{}.{step}", key("unroll")), *weight)?;

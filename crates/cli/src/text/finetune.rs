@@ -122,6 +122,7 @@ pub fn finetune(
     }
     stage.begin()?;
 
+    let steps = variant.steps(task.task);
     let data = task.data(recipe.model.positions)?;
     let tokenizer = task.tokenizer()?;
     let config = model::config(&recipe.model, tokenizer.vocab_size());
@@ -142,7 +143,7 @@ pub fn finetune(
     };
     let options = TrainOptions {
         name: format!("{} {}", task.task.name, variant.name),
-        schedule: Schedule::new(settings.learning_rate, settings.warmup, variant.steps as u64),
+        schedule: Schedule::new(settings.learning_rate, settings.warmup, steps as u64),
         optimizer: AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() },
         accumulate: 1,
         clip: settings.clip,
@@ -168,14 +169,14 @@ pub fn finetune(
         recipe.name,
         task.task.name,
         variant.name,
-        variant.steps,
+        steps,
         variant.objective.purpose()
     );
     model::save(&trained.model.valid(), &config, &tokenizer, &stage.path().join("model"), &card)?;
     let done = Finetuned {
         name: variant.name.clone(),
         parameters: config.parameters() as u64,
-        steps: variant.steps as u64,
+        steps: steps as u64,
         kept_loss: -trained.best.0,
         best_step: trained.best.1,
         seconds: trained.seconds,

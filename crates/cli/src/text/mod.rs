@@ -8,6 +8,7 @@ mod model;
 mod pretrain;
 mod report;
 mod scores;
+mod speculative;
 mod task;
 mod task_report;
 
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use lapidary_train::Interrupt;
 
-use crate::recipe::{FinetuneVariant, Roots, TextRecipe};
+use crate::recipe::{FinetuneVariant, ObjectiveName, Roots, TextRecipe};
 use crate::stage::{RunFolder, Stage};
 
 pub use corpus::{Corpus, END, corpus};
@@ -24,6 +25,7 @@ pub use finetune::{Finetuned, TaskRun, finetune};
 pub use pretrain::{Pretrained, pretrain};
 pub use report::{Written, write};
 pub use scores::{Scored, scores};
+pub use speculative::{SpeculativeResult, speculative};
 pub use task::TaskFiles;
 
 /// What all stages of a run share.
@@ -69,6 +71,8 @@ pub struct TextOutcome {
     pub corpus: Corpus,
     /// The models, in the order of the recipe.
     pub models: Vec<Pretrained>,
+    /// What guessing ahead is worth, for those of them that can.
+    pub speculative: Vec<(String, SpeculativeResult)>,
     /// What became of the tasks, in the order of the recipe.
     pub tasks: Vec<TaskOutcome>,
 }
@@ -88,6 +92,14 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
     let (stage, corpus) = corpus(run)?;
     let pretrained: Vec<(Stage, Pretrained)> =
         run.recipe.pretrain.variants.iter().map(|variant| pretrain(run, &stage, variant)).collect::<Result<_, _>>()?;
+    let mut guessed = Vec::new();
+    for (variant, (model, _)) in run.recipe.pretrain.variants.iter().zip(&pretrained) {
+        if variant.objective == ObjectiveName::Both
+            && let Some(result) = speculative(run, &stage, model, variant)?
+        {
+            guessed.push((variant.name.clone(), result));
+        }
+    }
     let mut tasks = Vec::new();
     for (task, files) in run.recipe.tasks.iter().zip(&run.tasks) {
         let task = TaskRun::new(task, files.clone(), &stage);
@@ -100,5 +112,10 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
         }
         tasks.push(TaskOutcome { name: task.task.name.clone(), models });
     }
-    Ok(TextOutcome { models: pretrained.into_iter().map(|(_, model)| model).collect(), corpus, tasks })
+    Ok(TextOutcome {
+        models: pretrained.into_iter().map(|(_, model)| model).collect(),
+        corpus,
+        speculative: guessed,
+        tasks,
+    })
 }

@@ -8,7 +8,7 @@ use lapidary_kernels::isa;
 
 use super::corpus::Amount;
 use super::task_report::key;
-use super::{Pretrained, TextOutcome, TextRun};
+use super::{Pretrained, SpeculativeResult, TextOutcome, TextRun};
 use crate::device;
 
 /// Where the two files were written.
@@ -85,6 +85,19 @@ fn result(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<RunResult> {
          before it at least; denoising is the training objective on 64 windows of it.",
         run.recipe.data.hold_out_every
     ));
+    for (model, guessed) in &outcome.speculative {
+        let key = key(model);
+        for (what, value) in [
+            ("prompts", guessed.prompts as f64),
+            ("equal_texts", guessed.equal as f64),
+            ("draft", guessed.draft as f64),
+            ("guesses_held", guessed.held),
+            ("tokens_per_pass", guessed.tokens as f64 / guessed.passes as f64),
+            ("times_as_fast", guessed.seconds_one_by_one / guessed.seconds),
+        ] {
+            result.metrics.insert(format!("speculative.{key}.{what}"), value)?;
+        }
+    }
     for task in &outcome.tasks {
         task.insert(&mut result.metrics)?;
         result.notes.extend(task.notes());
@@ -123,6 +136,31 @@ fn table(outcome: &TextOutcome) -> Table {
         ]
     };
     outcome.models.iter().fold(Table::new(columns), |table, model| table.row(row(model))).without_empty_columns()
+}
+
+/// Texts token after token and guessed ahead.
+fn speculative_table(guessed: &[(String, SpeculativeResult)]) -> Table {
+    let columns = [
+        Column::text("Model"),
+        Column::number("Prompts"),
+        Column::number("Equal texts"),
+        Column::number("Tokens a draft"),
+        Column::number("Guesses that held (%)"),
+        Column::number("Tokens a pass"),
+        Column::number("Times as fast"),
+    ];
+    let table = Table::new(columns).caption("Speculative decoding against token after token, batch 1, in turn");
+    guessed.iter().fold(table, |table, (model, guessed)| {
+        table.row([
+            Cell::from(model.as_str()),
+            Cell::number(guessed.prompts as f64, 0),
+            Cell::number(guessed.equal as f64, 0),
+            Cell::number(guessed.draft as f64, 0),
+            Cell::number(100.0 * guessed.held, 0),
+            Cell::number(guessed.tokens as f64 / guessed.passes as f64, 2),
+            Cell::number(guessed.seconds_one_by_one / guessed.seconds, 2),
+        ])
+    })
 }
 
 fn page(run: &TextRun, outcome: &TextOutcome, result: &RunResult, table: Table) -> anyhow::Result<Report> {
@@ -176,6 +214,10 @@ fn page(run: &TextRun, outcome: &TextOutcome, result: &RunResult, table: Table) 
              that follows from denoising, an estimate from one corruption of each canvas of the held-out text.",
         )
         .table(table);
+    let models = match outcome.speculative.as_slice() {
+        [] => models,
+        guessed => models.table(speculative_table(guessed)),
+    };
     let details = Section::new("In full")
         .details("Result as JSON", serde_json::to_value(result)?)
         .details("Recipe", serde_json::to_value(recipe)?);

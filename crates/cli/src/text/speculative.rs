@@ -1,0 +1,138 @@
+//! A stage for each model that both repairs and writes: the same texts token after token and guessed ahead, timed in
+//! turn.
+
+use std::time::Instant;
+
+use anyhow::ensure;
+use burn::tensor::Device;
+use lapidary_data::TokenStore;
+use lapidary_decode::{PackedDecoder, SpeculativeOptions, generate, most_likely, speculate};
+use lapidary_models::checkpoint::Checkpoint;
+use lapidary_models::decoder::Decoder;
+use lapidary_train::Progress;
+use serde::{Deserialize, Serialize};
+
+use super::TextRun;
+use crate::recipe::PretrainVariant;
+use crate::stage::{Inputs, Stage};
+
+/// What guessing ahead is worth.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SpeculativeResult {
+    /// Prompts of the held-out text.
+    pub prompts: usize,
+    /// Of these, those whose text was the same, token by token.
+    pub equal: usize,
+    /// Tokens of a draft, chosen on the training text by time.
+    pub draft: usize,
+    /// Tokens that were written in all.
+    pub tokens: usize,
+    /// Passes that guessing took for them.
+    pub passes: usize,
+    /// The share of guessed tokens that held.
+    pub held: f64,
+    /// Of all texts token after token.
+    pub seconds_one_by_one: f64,
+    /// Of all texts by guessing.
+    pub seconds: f64,
+}
+
+/// Prompts that are measured, tokens of each, and tokens that are written.
+const PROMPTS: usize = 200;
+const PROMPT: usize = 32;
+const TOKENS: usize = 64;
+
+/// Drafts that are tried, each on so many prompts of the training text.
+const DRAFTS: [usize; 5] = [1, 2, 3, 4, 6];
+const TRIALS: usize = 20;
+
+/// Measures a pretrained variant, or finds it measured. `None`: its positions are too few.
+pub fn speculative(
+    run: &TextRun,
+    corpus: &Stage,
+    model: &Stage,
+    variant: &PretrainVariant,
+) -> anyhow::Result<Option<SpeculativeResult>> {
+    let settings = serde_json::json!({ "prompts": PROMPTS, "prompt": PROMPT, "tokens": TOKENS, "drafts": DRAFTS });
+    let stage = run.folder.stage(&format!("speculative/{}", variant.name), &Inputs::new(&settings)?.after(model))?;
+    if let Some(done) = stage.done::<Option<SpeculativeResult>>()? {
+        return Ok(done);
+    }
+    stage.begin()?;
+    let done = if run.recipe.model.positions < PROMPT + TOKENS { None } else { Some(measure(run, corpus, model)?) };
+    stage.finish(&done)?;
+    Ok(done)
+}
+
+fn measure(run: &TextRun, corpus: &Stage, model: &Stage) -> anyhow::Result<SpeculativeResult> {
+    let (decoder, _) = Decoder::open(&Checkpoint::open(&model.path().join("model"))?, &Device::flex())?;
+    let packed = PackedDecoder::new(&decoder, run.recipe.pretrain.precision)?;
+    let train = TokenStore::open(&corpus.path().join("train"))?;
+    let held_out = TokenStore::open(&corpus.path().join("held_out"))?;
+    let trials = prompts(&train, TRIALS)?;
+    let mut best = (f64::INFINITY, DRAFTS[0]);
+    for draft in DRAFTS {
+        let seconds = compare(run, &packed, &trials, draft, "trial")?.seconds;
+        if seconds < best.0 {
+            best = (seconds, draft);
+        }
+    }
+    let prompts = prompts(&held_out, PROMPTS)?;
+    let done = compare(run, &packed, &prompts, best.1, "speculative decoding")?;
+    tracing::info!(
+        "{} of {} texts equal; {:.2} times as fast with drafts of {}, {:.2} tokens a pass",
+        done.equal,
+        done.prompts,
+        done.seconds_one_by_one / done.seconds,
+        done.draft,
+        done.tokens as f64 / done.passes as f64
+    );
+    Ok(done)
+}
+
+/// Prompts from all over a text, as many as there are up to a number.
+fn prompts(store: &TokenStore, count: usize) -> anyhow::Result<Vec<Vec<u32>>> {
+    let step = (store.tokens() / count as u64).max(PROMPT as u64);
+    let starts = (0..store.tokens().saturating_sub(PROMPT as u64)).step_by(step as usize).take(count);
+    Ok(starts.map(|start| store.read(start..start + PROMPT as u64)).collect::<Result<_, _>>()?)
+}
+
+fn compare(
+    run: &TextRun,
+    packed: &PackedDecoder,
+    prompts: &[Vec<u32>],
+    draft: usize,
+    what: &str,
+) -> anyhow::Result<SpeculativeResult> {
+    let options = SpeculativeOptions { draft, canvas: 2 * draft, seed: run.recipe.seed };
+    let mut done = SpeculativeResult {
+        prompts: prompts.len(),
+        equal: 0,
+        draft,
+        tokens: 0,
+        passes: 0,
+        held: 0.0,
+        seconds_one_by_one: 0.0,
+        seconds: 0.0,
+    };
+    let (mut held, mut drafted) = (0, 0);
+    let mut progress = Progress::new(&format!("{what}, drafts of {draft}"), prompts.len() as u64, 0);
+    for (number, prompt) in prompts.iter().enumerate() {
+        ensure!(!run.interrupt.raised(), "stopped while writing; run the same command again to go on");
+        let begun = Instant::now();
+        let plain = generate(packed, prompt, TOKENS, &mut packed.cache(PROMPT + TOKENS), most_likely)?;
+        let between = Instant::now();
+        let fast = speculate(packed, prompt, TOKENS, &mut packed.cache(PROMPT + TOKENS), &options, most_likely)?;
+        done.seconds_one_by_one += (between - begun).as_secs_f64();
+        done.seconds += between.elapsed().as_secs_f64();
+        done.equal += usize::from(fast.tokens == plain);
+        done.tokens += fast.tokens.len();
+        done.passes += fast.passes;
+        held += fast.held;
+        drafted += fast.drafted;
+        progress.set(number as u64 + 1, "texts");
+    }
+    progress.finish("");
+    done.held = held as f64 / drafted.max(1) as f64;
+    Ok(done)
+}
