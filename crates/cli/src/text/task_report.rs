@@ -16,6 +16,12 @@ pub fn key(name: &str) -> String {
 /// A number of a [`Scores`]: its key, its name, its decimals and itself.
 type Score = (&'static str, &'static str, usize, fn(&Scores) -> f64);
 
+/// How many of them, the first, say how good a text is; the others say what it is like and what it took.
+const QUALITY: usize = 6;
+
+/// Samples that the page shows.
+const SHOWN: usize = 6;
+
 const SCORES: [Score; 11] = [
     ("rouge_l", "ROUGE-L", 2, |scores| scores.rouge_l),
     ("rouge_1", "ROUGE-1", 2, |scores| scores.rouge_1),
@@ -108,21 +114,28 @@ impl TaskOutcome {
         chosen.collect()
     }
 
-    /// A row for each model and way, and one for sources that are copied.
+    /// How good the texts of each model and way are, and the sources if they are copied.
     pub fn table(&self) -> Table {
+        self.of_scores(&SCORES[..QUALITY]).caption(format!("{}: the test", self.name))
+    }
+
+    /// A row for each model and way.
+    fn of_scores(&self, which: &[Score]) -> Table {
         let columns = [Column::text("Model"), Column::text("Written")];
-        let names = SCORES.iter().map(|(_, name, ..)| Column::number(*name));
-        let cells = |scores: &Scores| SCORES.map(|(_, _, decimals, of)| Cell::number(of(scores), decimals));
-        let mut table = Table::new(columns.into_iter().chain(names)).caption(format!("{}: the test", self.name));
+        let names = which.iter().map(|(_, name, ..)| Column::number(*name));
+        let row = |model: &str, way: &str, scores: &Scores| {
+            let words = [Cell::from(model), Cell::from(way)];
+            let numbers = which.iter().map(|(_, _, decimals, of)| Cell::number(of(scores), *decimals));
+            words.into_iter().chain(numbers).collect::<Vec<_>>()
+        };
+        let mut table = Table::new(columns.into_iter().chain(names));
         for (variant, _, scored) in &self.models {
             for (way, scores) in &scored.test {
-                let words = [Cell::from(variant.name.as_str()), Cell::from(way.title())];
-                table = table.row(words.into_iter().chain(cells(scores)));
+                table = table.row(row(&variant.name, way.title(), scores));
             }
         }
         if let Some((_, _, scored)) = self.models.first() {
-            let words = [Cell::from("none"), Cell::from("the source, copied")];
-            table = table.row(words.into_iter().chain(cells(&scored.copied)));
+            table = table.row(row("none", "the source, copied", &scored.copied));
         }
         table
     }
@@ -145,7 +158,9 @@ impl TaskOutcome {
                 amounts.unusable
             ));
         }
-        section.table(self.table()).charts(self.charts()).table(self.samples())
+        let cost =
+            self.of_scores(&SCORES[QUALITY..]).caption(format!("{}: what the texts are like and took", self.name));
+        section.table(self.table()).table(cost).charts(self.charts()).table(self.samples())
     }
 
     fn charts(&self) -> Vec<Chart> {
@@ -211,21 +226,29 @@ impl TaskOutcome {
 
     /// What was written for some sources.
     fn samples(&self) -> Table {
-        let mut columns = vec![Column::text("Source"), Column::text("Reference")];
-        for (variant, _, scored) in &self.models {
-            columns.extend(scored.test.iter().map(|(way, _)| Column::text(way.title()).group(variant.name.as_str())));
-        }
-        let rows = self.models.first().map_or(0, |(_, _, scored)| scored.samples.len());
+        let columns = ["Source", "Model", "Written", "Text"].map(Column::text);
         let mut table = Table::new(columns).caption(format!("{}: sources from all over the test", self.name));
-        for row in 0..rows {
-            let samples = self.models.iter().filter_map(|(_, _, scored)| scored.samples.get(row));
-            let Some(first) = samples.clone().next() else { continue };
-            let written = samples.flat_map(|sample| sample.written.clone());
-            let shown = |text: &str| match text.char_indices().nth(400) {
-                Some((end, _)) => format!("{} …", &text[..end]),
-                None => text.to_owned(),
+        let samples = self.models.first().map_or(0, |(_, _, scored)| scored.samples.len());
+        for number in 0..samples.min(SHOWN) {
+            let mut line = |model: &str, way: &str, text: &str| {
+                // What a source is written from may be long; its beginning says which it is.
+                let text = match text.char_indices().nth(300) {
+                    Some((end, _)) => format!("{} …", &text[..end]),
+                    None => text.to_owned(),
+                };
+                let row = [(number + 1).to_string(), model.to_owned(), way.to_owned(), text];
+                table = std::mem::take(&mut table).row(row);
             };
-            table = table.row([shown(&first.source), first.reference.clone()].into_iter().chain(written));
+            for (index, (variant, _, scored)) in self.models.iter().enumerate() {
+                let Some(sample) = scored.samples.get(number) else { continue };
+                if index == 0 {
+                    line("", "source", &sample.source);
+                    line("", "reference", &sample.reference);
+                }
+                for ((way, _), text) in scored.test.iter().zip(&sample.written) {
+                    line(&variant.name, way.title(), text);
+                }
+            }
         }
         table
     }
