@@ -66,7 +66,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
             Some(ModelError::Checkpoint(error)) => Some(error),
             _ => cause.downcast_ref(),
         };
-        cause.is::<Usage>() || cause.is::<RecipeError>() || checkpoint.is_some_and(CheckpointError::is_config)
+        // A server that does not answer is no fault of the recipe.
+        let recipe = cause.downcast_ref().is_some_and(|error| !matches!(error, RecipeError::Remote(_)));
+        cause.is::<Usage>() || recipe || checkpoint.is_some_and(CheckpointError::is_config)
     })
 }
 

@@ -4,6 +4,7 @@
 mod bits;
 mod check;
 mod document;
+mod remote;
 mod roots;
 mod tasks;
 mod text;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bits::Bits;
 use document::Sources;
+use remote::RemoteError;
 pub use roots::Roots;
 pub use tasks::{FinetuneVariant, Form, PairFiles, PairFormat, QuestionShape, Task, TooLong};
 pub use text::{DecoderSettings, Encoding, ObjectiveName, PretrainVariant, TextRecipe, TokenizerKind};
@@ -31,6 +33,9 @@ pub enum RecipeError {
     /// `place` is `file:line:column`, or the `--set` that brought the value.
     #[error("{place}: {message}")]
     Invalid { place: String, message: String },
+
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 
     #[error("no {kind} `{given}`; looked for {}", looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" and "))]
     Missing { kind: &'static str, given: String, looked: Vec<PathBuf> },

@@ -27,6 +27,14 @@ pub enum DecodeError {
         /// Caches that were given.
         caches: usize,
     },
+    /// What a pass said of other places than there are.
+    #[error("what a pass said of {expected} places is not of the {places} of these canvases")]
+    Expected {
+        /// Of the canvases.
+        places: usize,
+        /// That something was said of.
+        expected: usize,
+    },
     /// Nothing to go on from.
     #[error("the prompt is empty: give one token at least")]
     EmptyPrompt,

@@ -1,8 +1,10 @@
 //! A decoder's weights as inference reads them.
 
 use burn::tensor::Tensor;
+use lapidary_kernels::choice::softmax;
 use lapidary_kernels::embedding::gather;
 use lapidary_kernels::layer_norm::layer_norm;
+use lapidary_kernels::linear::linear_backward_input;
 use lapidary_kernels::packed::PackedLinear;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rotary::{Rotary, Turns};
@@ -26,8 +28,11 @@ pub struct PackedDecoder {
     pub(crate) blocks: Vec<PackedBlock>,
     pub(crate) norm: Norm,
     pub(crate) output: Dense,
+    /// Reads what the pass before said of a place, if the model does.
+    pub(crate) estimate: Option<Dense>,
     pub(crate) heads: usize,
     pub(crate) width: usize,
+    precision: Precision,
 }
 
 /// `[rows, width]`.
@@ -81,6 +86,8 @@ impl PackedDecoder {
                 .collect::<Result<_, _>>()?,
             norm: Norm::new(&decoder.norm),
             output: Dense::new(&[&decoder.output], precision)?,
+            estimate: decoder.estimate.as_ref().map(|linear| Dense::new(&[linear], precision)).transpose()?,
+            precision,
             heads: attention.map_or(1, |attention| attention.count()),
             width: tokens.width,
             tokens,
@@ -122,6 +129,20 @@ impl PackedDecoder {
             x.iter_mut().zip(table.rows_of(positions)).for_each(|(x, position)| *x += position);
         }
         x
+    }
+
+    /// What logits `[N, V]` say of their places: the mean of the tokens' vectors by their probabilities, `[N, D]`. `None`
+    /// for a model that does not read it.
+    pub fn expected(&self, logits: &[f32]) -> Option<Vec<f32>> {
+        self.estimate.as_ref()?;
+        let mut probabilities = logits.to_vec();
+        softmax(&mut probabilities, self.vocabulary());
+        let places = logits.len() / self.vocabulary();
+        let mut expected = vec![0.0; places * self.width];
+        let (table, precision) = (&self.tokens.data, self.precision);
+        // The product of rows and the table itself: what a linear layer's gradient is.
+        linear_backward_input(&probabilities, table, places, self.width, self.vocabulary(), precision, &mut expected);
+        Some(expected)
     }
 
     /// How the queries and keys of tokens are turned, if they are.

@@ -121,7 +121,16 @@ pub fn write_all(
             .filter(|(row, _)| open.contains(row))
             .map(|(_, cache)| &mut **cache)
             .collect();
-        let logits = decoder.repair_all(&tokens, &mut of_open)?;
+        // All open canvases have had as many passes.
+        let said: Vec<f32> = open.iter().flat_map(|row| &drafts[*row].expected).copied().collect();
+        let logits = match said.is_empty() {
+            true => decoder.repair_all(&tokens, &mut of_open)?,
+            false => decoder.repair_again(&tokens, &said, &mut of_open)?,
+        };
+        if let Some(expected) = decoder.expected(&logits) {
+            let of_rows = expected.chunks_exact(expected.len() / open.len());
+            open.iter().zip(of_rows).for_each(|(row, expected)| drafts[*row].expected = expected.to_vec());
+        }
         let each = options.canvas * decoder.vocabulary();
         let mut of_row = logits.chunks_exact(each);
         open.retain(|&row| {
@@ -142,6 +151,8 @@ struct Draft {
     tokens: Vec<u32>,
     choices: Vec<Choice>,
     accepted: Vec<bool>,
+    /// What the pass before said of each place, for models that read it.
+    expected: Vec<f32>,
 }
 
 impl Draft {
@@ -155,6 +166,7 @@ impl Draft {
             tokens: (0..n).map(|_| start.below(vocabulary) as u32).collect(),
             choices: vec![Choice { token: 0, log_probability: 0.0, entropy: 0.0 }; n],
             accepted: vec![false; n],
+            expected: Vec::new(),
         }
     }
 

@@ -53,7 +53,7 @@ impl PackedDecoder {
         caches: &mut [impl BorrowMut<KvCache>],
         wanted: Positions,
     ) -> Result<Vec<f32>, DecodeError> {
-        let x = self.pass(rows, caches, false)?;
+        let x = self.pass(rows, None, caches, false)?;
         rows.iter().zip(caches).for_each(|(ids, cache)| cache.borrow_mut().len += ids.len());
         if wanted == Positions::All {
             return Ok(self.logits(&x));
@@ -85,13 +85,31 @@ impl PackedDecoder {
         canvases: &[&[u32]],
         caches: &mut [impl BorrowMut<KvCache>],
     ) -> Result<Vec<f32>, DecodeError> {
-        Ok(self.logits(&self.pass(canvases, caches, true)?))
+        Ok(self.logits(&self.pass(canvases, None, caches, true)?))
+    }
+
+    /// The same for canvases of which a pass before said `expected [N, D]`, see [`PackedDecoder::expected`].
+    ///
+    /// # Errors
+    /// As [`PackedDecoder::read_all`], and another number of places than those that were expected.
+    pub fn repair_again(
+        &self,
+        canvases: &[&[u32]],
+        expected: &[f32],
+        caches: &mut [impl BorrowMut<KvCache>],
+    ) -> Result<Vec<f32>, DecodeError> {
+        let places = canvases.iter().map(|canvas| canvas.len()).sum();
+        if expected.len() != places * self.width {
+            return Err(DecodeError::Expected { places, expected: expected.len() / self.width.max(1) });
+        }
+        Ok(self.logits(&self.pass(canvases, Some(expected), caches, true)?))
     }
 
     /// What the last block makes of a row of new tokens for each cache, `[N, D]`.
     fn pass(
         &self,
         rows: &[&[u32]],
+        expected: Option<&[f32]>,
         caches: &mut [impl BorrowMut<KvCache>],
         canvas: bool,
     ) -> Result<Vec<f32>, DecodeError> {
@@ -108,13 +126,18 @@ impl PackedDecoder {
             .map(|(ids, cache)| [Part { tokens: ids.len(), past: cache.len, canvas }])
             .collect();
         let mut sequences: Vec<_> = parts.iter().zip(caches).map(|(parts, cache)| (parts.as_slice(), cache)).collect();
-        Ok(self.hidden(&rows.concat(), &mut sequences))
+        Ok(self.hidden(&rows.concat(), expected, &mut sequences))
     }
 
     /// What the last block makes of new tokens, `[N, D]`: those of all parts of all sequences, one behind the other. The
     /// keys and values of each part lie at its positions in its sequence's cache afterwards; where parts of a sequence
     /// share positions, each sees its own, and those of the first stay.
-    pub(crate) fn hidden(&self, ids: &[u32], sequences: &mut [(&[Part], &mut KvCache)]) -> Vec<f32> {
+    pub(crate) fn hidden(
+        &self,
+        ids: &[u32],
+        expected: Option<&[f32]>,
+        sequences: &mut [(&[Part], &mut KvCache)],
+    ) -> Vec<f32> {
         let width = self.width;
         let positions: Vec<u32> = sequences
             .iter()
@@ -122,6 +145,9 @@ impl PackedDecoder {
             .flat_map(|part| part.past as u32..(part.past + part.tokens) as u32)
             .collect();
         let mut x = self.embed(ids, &positions);
+        if let (Some(estimate), Some(expected)) = (&self.estimate, expected) {
+            x = estimate.forward(expected, Some(&x));
+        }
         let turns = self.turns(&positions);
         let mut normed = vec![0.0; x.len()];
         let mut mixed = vec![0.0; x.len()];

@@ -82,7 +82,7 @@ pub fn speculate(
         let repaired = Part { tokens: places, past: past + certain.len(), canvas: true };
         let parts = [causal, repaired];
         let parts = if places == 0 { &parts[..1] } else { &parts[..] };
-        let x = decoder.hidden(&ids, &mut [(parts, &mut *cache)]);
+        let x = decoder.hidden(&ids, None, &mut [(parts, &mut *cache)]);
         done.passes += 1;
         done.drafted += draft.len();
         // The last certain token and what follows it.

@@ -21,6 +21,7 @@ const CONFIG: DecoderConfig = DecoderConfig {
     heads: 3,
     feed_forward: 70,
     blocks: 2,
+    self_conditioning: false,
 };
 
 fn decoder() -> Decoder {
@@ -31,6 +32,11 @@ fn decoder() -> Decoder {
 fn decoders() -> [Decoder; 2] {
     let rotary = DecoderConfig { position_encoding: PositionEncoding::ROTARY, ..CONFIG };
     [decoder(), Decoder::new(&rotary, 7, &Device::flex())]
+}
+
+/// One that reads what the pass before said.
+fn self_conditioned() -> Decoder {
+    Decoder::new(&DecoderConfig { self_conditioning: true, ..CONFIG }, 7, &Device::flex())
 }
 
 /// A cache that holds a prompt.

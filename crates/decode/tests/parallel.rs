@@ -1,5 +1,6 @@
 //! Canvases written in passes.
 
+use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_decode::parallel::{
     Acceptance, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write, write_all, write_blocks,
 };
@@ -8,7 +9,7 @@ use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_models::Pass;
 
-use super::{decoder, decoders, prompted};
+use super::{decoder, decoders, prompted, self_conditioned};
 
 fn options(acceptance: Acceptance, rest: Rest) -> ParallelOptions {
     let schedule = Schedule { passes: 6, first: 0.8, last: 0.2 };
@@ -41,6 +42,37 @@ fn a_canvas_is_what_the_model_makes_of_it() {
             }
         }
     }
+}
+
+#[test]
+fn a_pass_reads_what_the_pass_before_said() {
+    let decoder = self_conditioned();
+    let packed = PackedDecoder::new(&decoder, Precision::F32).unwrap();
+    let (ids, pass) = (Vec::from_iter((0..23).map(|i| i * i % 53)), Pass::evaluation());
+    let (prompt, mask) = (9, Mask::canvas([9]));
+    let mut cache = prompted(&packed, &ids[..prompt]);
+    let first = packed.repair(&ids[prompt..], &mut cache).unwrap();
+    let expected = packed.expected(&first).unwrap();
+    let x = decoder.hidden(&ids, 1, &mask, None, &pass).unwrap();
+    let of_model: Vec<f32> = decoder.expected(x, &pass).into_data().iter::<f32>().collect();
+    let close = |found: &[f32], expected: &[f32]| {
+        assert_eq!(found.len(), expected.len());
+        found.iter().zip(expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} for {b}"));
+    };
+    close(&expected, &of_model[prompt * 36..]);
+    let mut estimate = of_model.clone();
+    estimate[..prompt * 36].fill(0.0);
+    let estimate = Tensor::<2>::from_data(TensorData::new(estimate, [23, 36]), &Device::flex());
+    let x = decoder.hidden(&ids, 1, &mask, Some(estimate), &pass).unwrap();
+    let logits: Vec<f32> = decoder.output.forward(x, &pass).into_data().iter::<f32>().collect();
+    let again = packed.repair_again(&[&ids[prompt..]], &expected, std::slice::from_mut(&mut cache)).unwrap();
+    close(&again, &logits[prompt * 53..]);
+    assert_ne!(first, again);
+
+    let error = packed.repair_again(&[&ids[prompt..]], &expected[36..], std::slice::from_mut(&mut cache)).unwrap_err();
+    assert_eq!(error, DecodeError::Expected { places: 14, expected: 13 });
+    let plain = PackedDecoder::new(&super::decoder(), Precision::F32).unwrap();
+    assert_eq!(plain.expected(&first), None);
 }
 
 #[test]
@@ -115,7 +147,7 @@ fn what_cannot_be_written_is_an_error() {
 #[test]
 fn a_row_does_not_depend_on_what_else_is_written() {
     let prompts: [&[u32]; 4] = [&[1, 2, 3], &[7], &[50, 4, 9, 9, 30, 2, 6], &[1, 2, 3]];
-    for decoder in &decoders() {
+    for decoder in decoders().iter().chain([&self_conditioned()]) {
         let packed = PackedDecoder::new(decoder, Precision::F32).unwrap();
         for (acceptance, stop) in [(Acceptance::Share(0.6), Stop::Never), (Acceptance::All, Stop::Stable)] {
             let options = ParallelOptions { stop, ..options(acceptance, Rest::Keep) };

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::math::{exp, max, sum as total, sum_of_exponentials};
+use crate::math::{exp, exponentials, max, sum as total, sum_of_exponentials};
 use crate::simd::{Simd, dispatch};
 
 /// Logits that are summed together.
@@ -28,6 +28,22 @@ pub fn choose(logits: &[f32], vocabulary: usize, temperature: f32, uniform: &[f3
     assert_eq!(uniform.len(), choices.len(), "a number for each choice");
     let rows = logits.par_chunks_exact(vocabulary).zip(uniform);
     rows.zip(choices).for_each(|((logits, uniform), choice)| *choice = of_row(logits, temperature, *uniform));
+}
+
+/// Each row of `logits [n, vocabulary]` to its softmax.
+pub fn softmax(logits: &mut [f32], vocabulary: usize) {
+    assert!(vocabulary > 0 && logits.len().is_multiple_of(vocabulary), "rows of a vocabulary");
+    logits.par_chunks_exact_mut(vocabulary).for_each(|row| softmax_row(row));
+}
+
+dispatch!(softmax_row = softmax_row_body(row: &mut [f32]));
+
+#[inline(always)]
+fn softmax_row_body<S: Simd>(row: &mut [f32]) {
+    let largest = max(row);
+    let sum: f64 = row.chunks_mut(BLOCK).map(|block| f64::from(exponentials::<S>(block, largest))).sum();
+    let inverse = (1.0 / sum) as f32;
+    row.iter_mut().for_each(|p| *p *= inverse);
 }
 
 /// `log softmax(logits)[token]` for each row of `logits [n, vocabulary]`, in nats.

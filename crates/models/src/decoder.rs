@@ -2,6 +2,7 @@
 //! after token, with a canvas it repairs many at once.
 
 use burn::module::Module;
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_kernels::mask::Mask;
@@ -58,6 +59,8 @@ pub struct DecoderConfig {
     pub feed_forward: usize,
     /// Number of blocks.
     pub blocks: usize,
+    /// Whether a pass over a canvas reads what the pass before said of its places: see [`Decoder::expected`].
+    pub self_conditioning: bool,
 }
 
 impl DecoderConfig {
@@ -94,6 +97,7 @@ impl DecoderConfig {
             heads: size("num_attention_heads")?,
             feed_forward: size("intermediate_size")?,
             blocks: size("num_hidden_layers")?,
+            self_conditioning: config.optional_bool("self_conditioning")?.unwrap_or(false),
         };
         if !read.width.is_multiple_of(read.heads) {
             let reason = format!("{} heads do not divide a width of {}", read.heads, read.width);
@@ -122,7 +126,9 @@ impl DecoderConfig {
         let matrices = width.saturating_mul(4).saturating_add(inner.saturating_mul(2)).saturating_mul(width);
         let vectors = width.saturating_mul(9).saturating_add(inner);
         let block = matrices.saturating_add(vectors);
-        tables.saturating_add(blocks.saturating_mul(block)).saturating_add(width.saturating_mul(2))
+        let estimate = if self.self_conditioning { width.saturating_mul(width) } else { 0 };
+        let ends = width.saturating_mul(2).saturating_add(estimate);
+        tables.saturating_add(blocks.saturating_mul(block)).saturating_add(ends)
     }
 
     /// Its `config.json`.
@@ -137,6 +143,7 @@ impl DecoderConfig {
             "intermediate_size": self.feed_forward,
             "num_hidden_layers": self.blocks,
             "position_embedding_type": "absolute",
+            "self_conditioning": self.self_conditioning,
         });
         if let Some(base) = self.position_encoding.base() {
             config["position_embedding_type"] = json!("rotary");
@@ -159,6 +166,8 @@ pub struct Decoder {
     pub norm: LayerNorm,
     /// `[V, D]`.
     pub output: Linear,
+    /// How what the pass before said of a place is read, `[D, D]`, if it is.
+    pub estimate: Option<Linear>,
     #[module(skip)]
     blocks: usize,
     #[module(skip)]
@@ -187,6 +196,7 @@ impl Decoder {
             trunk: Trunk::new(&trunk, init),
             norm: LayerNorm::new(config.width, 1e-5, init),
             output: Linear::new(config.width, config.vocabulary, false, init),
+            estimate: config.self_conditioning.then(|| Linear::new(config.width, config.width, false, init)),
             blocks: config.blocks,
             longest: config.positions,
         }
@@ -205,15 +215,15 @@ impl Decoder {
     /// `rows` sequences of equal length, row after row in `ids` → logits `[B·L, V]`.
     ///
     /// # Errors
-    /// A token outside the vocabulary, or longer sequences than there are positions.
+    /// As [`Decoder::hidden`].
     pub fn logits(&self, ids: &[u32], rows: usize, mask: &Mask, pass: &Pass) -> Result<Tensor<2>, ModelError> {
-        Ok(self.output.forward(self.hidden(ids, rows, mask, pass)?, pass)) // [B·L, V]
+        Ok(self.output.forward(self.hidden(ids, rows, mask, None, pass)?, pass)) // [B·L, V]
     }
 
-    /// The mean loss of predicting `targets` `[B·L]`, over `normalizer` of them; the logits are never held whole.
+    /// The mean loss of predicting `targets` `[B·L]`, over `normalizer` of them.
     ///
     /// # Errors
-    /// As [`Decoder::logits`], and a target outside the vocabulary that is not -100.
+    /// As [`Decoder::hidden`] and [`Decoder::loss_at`].
     pub fn loss(
         &self,
         ids: &[u32],
@@ -223,31 +233,22 @@ impl Decoder {
         normalizer: f32,
         pass: &Pass,
     ) -> Result<Tensor<1>, ModelError> {
-        let x = self.hidden(ids, rows, mask, pass)?; // [B·L, D]
-        Ok(ops::linear_cross_entropy(x, self.output.used_weight(), targets, normalizer, pass.precision())?)
+        self.loss_at(self.hidden(ids, rows, mask, None, pass)?, targets, normalizer, pass)
     }
 
-    /// The same, and a token `[B·L]` drawn for each place that has a target.
+    /// The input of the output matrix, `[B·L, D]`. `estimate` `[B·L, D]` is what [`Decoder::expected`] gave for the pass
+    /// before, rows of zeros where there was none; a model without [`DecoderConfig::self_conditioning`] does not read it.
     ///
     /// # Errors
-    /// As [`Decoder::loss`].
-    #[expect(clippy::too_many_arguments, reason = "those of a loss, and where draws come from")]
-    pub fn loss_drawing(
+    /// A token outside the vocabulary, or longer sequences than there are positions.
+    pub fn hidden(
         &self,
         ids: &[u32],
-        targets: &[i64],
         rows: usize,
         mask: &Mask,
-        normalizer: f32,
+        estimate: Option<Tensor<2>>,
         pass: &Pass,
-        key: DrawKey,
-    ) -> Result<(Tensor<1>, Vec<u32>), ModelError> {
-        let (x, weight) = (self.hidden(ids, rows, mask, pass)?, self.output.used_weight());
-        Ok(ops::linear_cross_entropy_drawing(x, weight, targets, normalizer, pass.precision(), key)?)
-    }
-
-    /// The input of the output matrix, `[B·L, D]`.
-    fn hidden(&self, ids: &[u32], rows: usize, mask: &Mask, pass: &Pass) -> Result<Tensor<2>, ModelError> {
+    ) -> Result<Tensor<2>, ModelError> {
         let vocabulary = self.vocabulary();
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
             return Err(ModelError::Token { id, vocabulary });
@@ -261,8 +262,56 @@ impl Decoder {
             let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length as u32).collect();
             x = x + table.forward(&positions);
         }
+        if let (Some(linear), Some(estimate)) = (&self.estimate, estimate) {
+            x = linear.forward_residual(estimate, x, pass);
+        }
         let x = self.trunk.forward(x, 0..self.blocks, rows, mask, pass);
         Ok(self.norm.forward(x))
+    }
+
+    /// The loss of [`Decoder::loss`] given `x` `[B·L, D]` of [`Decoder::hidden`]; the logits are never held whole.
+    ///
+    /// # Errors
+    /// A target outside the vocabulary that is not -100.
+    pub fn loss_at(
+        &self,
+        x: Tensor<2>,
+        targets: &[i64],
+        normalizer: f32,
+        pass: &Pass,
+    ) -> Result<Tensor<1>, ModelError> {
+        Ok(ops::linear_cross_entropy(x, self.output.used_weight(), targets, normalizer, pass.precision())?)
+    }
+
+    /// The same, and a token `[B·L]` drawn for each place that has a target.
+    ///
+    /// # Errors
+    /// As [`Decoder::loss_at`].
+    pub fn loss_drawing_at(
+        &self,
+        x: Tensor<2>,
+        targets: &[i64],
+        normalizer: f32,
+        pass: &Pass,
+        key: DrawKey,
+    ) -> Result<(Tensor<1>, Vec<u32>), ModelError> {
+        let weight = self.output.used_weight();
+        Ok(ops::linear_cross_entropy_drawing(x, weight, targets, normalizer, pass.precision(), key)?)
+    }
+
+    /// What `x` `[B·L, D]` of [`Decoder::hidden`] says of each place: the mean of the tokens' vectors by their
+    /// probabilities, `[B·L, D]`, without gradient. The next pass reads it beside the tokens that were drawn, which say
+    /// less (Chen et al., "Analog bits: generating discrete data using diffusion models with self-conditioning",
+    /// 2208.04202, section 3.2; the mean of vectors as in Dieleman et al., 2211.15089).
+    pub fn expected(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        /// Places whose logits are held at a time.
+        const PLACES: usize = 512;
+        let table = self.tokens.weight.val().detach(); // [V, D]
+        let parts = x.detach().split(PLACES, 0).into_iter().map(|x| {
+            let probabilities = softmax(self.output.forward(x, pass).detach(), 1); // [P, V]
+            probabilities.matmul(table.clone()) // [P, D]
+        });
+        Tensor::cat(parts.collect(), 0)
     }
 }
 

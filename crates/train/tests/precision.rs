@@ -16,6 +16,7 @@ const CONFIG: DecoderConfig = DecoderConfig {
     heads: 4,
     feed_forward: 96,
     blocks: 2,
+    self_conditioning: false,
 };
 const ROWS: usize = 8;
 const STEPS: usize = 500;

@@ -49,9 +49,8 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     if let Some(seed) = options.seed {
         recipe.seeds = vec![seed];
     }
-    let roots = roots(args);
-
     let interrupt = Interrupt::listen()?;
+    let roots = roots(args, &interrupt);
     let checkpoint = roots.model(&recipe.model.checkpoint)?;
     let source = BertSource::open(&checkpoint, &recipe.model.labels)?;
     let examples = Examples::of_recipe(&recipe, &roots, Tokenizer::load(&checkpoint)?)?;
@@ -72,7 +71,7 @@ fn run_text(args: &Args, options: &Options, device: &Device) -> anyhow::Result<(
     recipe.seed = options.seed.unwrap_or(recipe.seed);
     let interrupt = Interrupt::listen()?;
     let folder = RunFolder::open(&out(args, &recipe.name))?;
-    let run = TextRun::new(&recipe, &roots(args), &folder, device, &interrupt)?;
+    let run = TextRun::new(&recipe, &roots(args, &interrupt), &folder, device, &interrupt)?;
     let written = text::write(&run, &text::all(&run)?)?;
     output::print(options.json, &written.run, &TextSummary(&written))
 }
@@ -81,9 +80,14 @@ fn out(args: &Args, name: &str) -> PathBuf {
     args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name))
 }
 
-fn roots(args: &Args) -> Roots {
+fn roots(args: &Args, interrupt: &Interrupt) -> Roots {
     let roots = Roots::from_env();
-    Roots { data: args.data.clone().unwrap_or(roots.data), models: args.models.clone().unwrap_or(roots.models) }
+    Roots {
+        data: args.data.clone().unwrap_or(roots.data),
+        models: args.models.clone().unwrap_or(roots.models),
+        interrupt: interrupt.clone(),
+        ..roots
+    }
 }
 
 /// What a person reads at the end of a run on text.

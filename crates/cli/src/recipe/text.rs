@@ -100,6 +100,8 @@ pub struct DecoderSettings {
     pub feed_forward: usize,
     /// Default: 6.
     pub blocks: usize,
+    /// Whether a pass over a canvas reads what the pass before said of its places. Default: no.
+    pub self_conditioning: bool,
 }
 
 /// How tokens know their positions.
@@ -212,6 +214,7 @@ impl Default for DecoderSettings {
             heads: 4,
             feed_forward: 1024,
             blocks: 6,
+            self_conditioning: false,
         }
     }
 }

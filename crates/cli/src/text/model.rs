@@ -26,6 +26,7 @@ pub fn config(model: &DecoderSettings, vocabulary: usize) -> DecoderConfig {
         heads: model.heads,
         feed_forward: model.feed_forward,
         blocks: model.blocks,
+        self_conditioning: model.self_conditioning,
     }
 }
 

@@ -6,7 +6,7 @@ use lapidary_kernels::attention::{
     AttentionOptions, AttentionShape, CachedOptions, KeyValueCache, NewTokens, attention, attention_backward,
     attention_cached,
 };
-use lapidary_kernels::choice::{Choice, choose, log_probabilities};
+use lapidary_kernels::choice::{Choice, choose, log_probabilities, softmax};
 use lapidary_kernels::cross_entropy::cross_entropy;
 use lapidary_kernels::dropout::dropout;
 use lapidary_kernels::embedding::{gather, scatter_add};
@@ -173,6 +173,10 @@ fn kernels_over_rows_stay_inside() {
             y.iter_mut().zip(&choices).for_each(|(y, choice)| *y = choice.entropy);
         });
         let tokens: Vec<u32> = (0..n).map(|i| (i * 7 % width) as u32).collect();
+        check("softmax", [&x], [n * width], |[logits], [y]| {
+            y.copy_from_slice(logits);
+            softmax(y, width);
+        });
         check("log_probabilities", [&x], [n], |[logits], [y]| log_probabilities(logits, width, &tokens, y));
         let ids: Vec<u32> = (0..n as u32).rev().collect();
         check("gather", [&x], [n * width], |[table], [out]| gather(table, width, &ids, out));

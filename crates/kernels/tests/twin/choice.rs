@@ -1,4 +1,4 @@
-use lapidary_kernels::choice::{Choice, choose, log_probabilities};
+use lapidary_kernels::choice::{Choice, choose, log_probabilities, softmax as softmax_of_rows};
 use proptest::prelude::*;
 
 use super::random;
@@ -34,6 +34,11 @@ proptest! {
             let tokens: Vec<u32> = (0..vocabulary as u32).collect();
             let mut each = vec![f32::NAN; vocabulary];
             log_probabilities(&logits.repeat(vocabulary), vocabulary, &tokens, &mut each);
+            let mut probabilities = logits.to_vec();
+            softmax_of_rows(&mut probabilities, vocabulary);
+            for (found, p) in probabilities.iter().zip(&plain) {
+                prop_assert!((f64::from(*found) - p).abs() < 1e-6, "{found} of {p}");
+            }
             for (found, p) in each.iter().zip(&plain) {
                 prop_assert!((f64::from(*found) - p.ln()).abs() < 2e-5, "{found} of {p}");
             }

@@ -10,7 +10,7 @@ use lapidary_kernels::{
         attention_cached,
     },
     batch_norm::{BatchNorm, Statistics, batch_norm, batch_norm_backward, channel_statistics},
-    choice::{Choice, choose, log_probabilities},
+    choice::{Choice, choose, log_probabilities, softmax},
     conv2d::{Conv2dShape, conv2d, conv2d_backward_input, conv2d_backward_weight},
     cross_entropy::cross_entropy,
     dropout::dropout,
@@ -137,6 +137,10 @@ fn results() -> Vec<u32> {
             y.copy_from_slice(&[f32::from_bits(choice.token), choice.log_probability, choice.entropy]);
         }
         log_probabilities(&dy, output, &vec![7; n], &mut y[3 * n..]);
+    });
+    run(n * output, &|y| {
+        y.copy_from_slice(&dy);
+        softmax(y, output);
     });
     run(n * output, &|y| {
         y.copy_from_slice(&dy);

@@ -3,7 +3,7 @@
 //! Savinov et al., "Step-unrolled denoising autoencoders for text generation" (SUNDAE, 2112.06749), section 2: the
 //! model learns from its own outputs, which is what it sees when it writes in several passes.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use lapidary_kernels::cross_entropy::IGNORED;
 use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_kernels::mask::Mask;
@@ -60,6 +60,17 @@ impl Denoising {
     }
 }
 
+impl Denoising {
+    /// `x [B·L, D]` at the places of targets, and zeros elsewhere.
+    fn of_targets(x: Tensor<2>, batch: &TextBatch) -> Tensor<2> {
+        let mut is_target = vec![0f32; batch.ids.len()];
+        batch.target_places().for_each(|place| is_target[place] = 1.0);
+        let shape = [is_target.len(), 1];
+        let device = x.device();
+        x * Tensor::<2>::from_data(TensorData::new(is_target, shape), &device)
+    }
+}
+
 impl Objective<Decoder> for Denoising {
     type Batch = TextBatch;
 
@@ -68,16 +79,22 @@ impl Objective<Decoder> for Denoising {
         let targets = Self::repaired(batch);
         let mut ids = self.corrupted(batch);
         let mut total: Option<Tensor<1>> = None;
+        // What the step before said, for models that read it.
+        let mut estimate: Option<Tensor<2>> = None;
         for (step, &weight) in self.weights.iter().enumerate() {
             let normalizer = normalizer / weight;
+            let x = model.hidden(&ids, batch.rows, &mask, estimate.take(), pass)?; // [B·L, D]
             let loss = if step + 1 < self.weights.len() {
                 // Steps of one batch are told apart by their seed, batches by their step.
                 let key = DrawKey { seed: batch.key.seed.wrapping_add(step as u64), ..batch.key };
-                let (loss, drawn) = model.loss_drawing(&ids, &targets, batch.rows, &mask, normalizer, pass, key)?;
+                if model.estimate.is_some() {
+                    estimate = Some(Self::of_targets(model.expected(x.clone(), pass), batch));
+                }
+                let (loss, drawn) = model.loss_drawing_at(x, &targets, normalizer, pass, key)?;
                 batch.target_places().for_each(|place| ids[place] = drawn[place]);
                 loss
             } else {
-                model.loss(&ids, &targets, batch.rows, &mask, normalizer, pass)?
+                model.loss_at(x, &targets, normalizer, pass)?
             };
             total = Some(match total {
                 Some(total) => total + loss,

@@ -12,6 +12,10 @@ const VOCABULARY: usize = 23;
 const LENGTH: usize = 12;
 
 fn decoder() -> Decoder {
+    decoder_with(false)
+}
+
+fn decoder_with(self_conditioning: bool) -> Decoder {
     let config = DecoderConfig {
         vocabulary: VOCABULARY,
         positions: 20,
@@ -20,6 +24,7 @@ fn decoder() -> Decoder {
         heads: 3,
         feed_forward: 40,
         blocks: 2,
+        self_conditioning,
     };
     Decoder::new(&config, 1, &Device::flex())
 }
@@ -85,12 +90,47 @@ fn denoising_repairs_what_is_corrupted_and_then_what_it_drew() {
         .map(|place| if batch.target_places().any(|target| target == place) { batch.ids[place].into() } else { -100 })
         .collect();
     let pass = Pass::evaluation();
-    let drawn = decoder().loss_drawing(&corrupted, &all, 3, &canvas(&batch), 1.0, &pass, batch.key).unwrap().1;
+    let x = decoder().hidden(&corrupted, 3, &canvas(&batch), None, &pass).unwrap();
+    let drawn = decoder().loss_drawing_at(x, &all, 1.0, &pass, batch.key).unwrap().1;
     let mut ids = batch.ids.clone();
     batch.target_places().for_each(|place| ids[place] = drawn[place]);
     assert_ne!(ids, batch.ids);
     let second = sum_of_losses(&decoder(), &ids, &canvas(&batch), targets()) / 26.0;
     assert_close(loss(&both, &batch, 26.0), 0.25 * first + 0.75 * second);
+}
+
+#[test]
+fn what_a_pass_says_is_the_mean_of_vectors_and_read_by_the_next() {
+    let (model, batch, pass) = (decoder_with(true), batch(), Pass::evaluation());
+    let one = Denoising { weights: vec![1.0], vocabulary: VOCABULARY };
+    let (corrupted, mask) = (one.corrupted(&batch), canvas(&batch));
+    let floats = |x: burn::tensor::Tensor<2>| x.into_data().iter::<f32>().collect::<Vec<_>>();
+    let x = model.hidden(&corrupted, 3, &mask, None, &pass).unwrap();
+    let expected = floats(model.expected(x.clone(), &pass));
+    let logits = floats(model.logits(&corrupted, 3, &mask, &pass).unwrap());
+    let table = floats(model.tokens.weight.val());
+    let width = expected.len() / batch.ids.len();
+    for (place, logits) in logits.chunks(VOCABULARY).enumerate() {
+        let weights: Vec<f64> = logits.iter().map(|logit| f64::from(*logit).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        for column in 0..width {
+            let of_token = |token: usize| weights[token] / sum * f64::from(table[token * width + column]);
+            let mean: f64 = (0..VOCABULARY).map(of_token).sum();
+            assert!((f64::from(expected[place * width + column]) - mean).abs() < 1e-6, "{place}, {column}");
+        }
+    }
+    // The second step reads it at the places of targets; other places read zeros.
+    let loss_of = |model: &Decoder, objective: &Denoising| {
+        f64::from(objective.loss(model, &batch, &pass, 26.0).unwrap().into_scalar::<f32>())
+    };
+    let mut blind = model.clone();
+    blind.estimate = None;
+    assert_eq!(loss_of(&model, &one), loss_of(&blind, &one), "the first step has nothing to read");
+    let two = Denoising::new(VOCABULARY);
+    assert_ne!(loss_of(&model, &two), loss_of(&blind, &two));
+    let zeros = burn::tensor::Tensor::zeros([batch.ids.len(), width], &Device::flex());
+    let read = model.hidden(&corrupted, 3, &mask, Some(zeros), &pass).unwrap();
+    assert_eq!(floats(read), floats(x));
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn decoder(seed: u64, device: &Device) -> Decoder {
         heads: 3,
         feed_forward: 40,
         blocks: 3,
+        self_conditioning: false,
     };
     Decoder::new(&config, seed, device)
 }
