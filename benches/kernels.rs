@@ -75,6 +75,19 @@ fn products(c: &mut Criterion) {
     }
     group.finish();
 
+    // A canvas: weights that are many to its few rows.
+    let mut group = c.benchmark_group("few_rows");
+    for (input, output) in [(512, 2048), (1536, 6144)] {
+        let (x, w) = (random(64 * input), random(output * input));
+        group.throughput(Throughput::Elements(2 * (64 * input * output) as u64));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let packed = PackedLinear::new(&w, output, input, precision);
+            let name = format!("packed.{input}x{output}.{precision}");
+            bench(&mut group, &name, [64 * output], |[y]| packed.forward(&x, 64, None, None, y));
+        }
+    }
+    group.finish();
+
     let mut group = c.benchmark_group("one_row");
     let (x, w) = (random(1024), random(4096 * 1024));
     for precision in [Precision::F32, Precision::Bf16] {

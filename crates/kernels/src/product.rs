@@ -314,7 +314,9 @@ pub(crate) fn multiply(job: &Job) {
     if tiles == 0 || panels == 0 {
         return;
     }
-    let row_tasks = rows.div_ceil(job.arithmetic.task_rows()).next_multiple_of(2 * threads);
+    let row_tasks = rows.div_ceil(job.arithmetic.task_rows());
+    // Each task of rows reads all panels: where these are the larger factor, they and not the rows are divided.
+    let row_tasks = if rows < job.columns.len() { row_tasks } else { row_tasks.next_multiple_of(2 * threads) };
     let row_tasks = row_tasks.min(rows.div_ceil(LEAST_ROWS)).min(tiles);
     let panel_tasks = (2 * threads).div_ceil(row_tasks).min(panels);
     let task = |task: usize| {
