@@ -73,3 +73,21 @@ fn another_device_than_the_cpu_is_named() {
     let filled = fill("<!-- results:bench-conv --><!-- /results -->", &[result]).unwrap();
     assert!(filled.contains("(vulkan, A GPU; "), "{filled}");
 }
+
+#[test]
+fn passages_have_a_row_for_each_model_and_precision() {
+    let mut result = run("bench-write");
+    for (name, value) in [
+        ("ar_30m.f32.seconds", 0.25),
+        ("canvas_30m.f32.seconds", 0.125),
+        ("passage_30m.f32.seconds_a_pass", 0.01),
+        ("passage_30m.f32.tokens_a_pass_to_break_even", 4.0),
+        ("passage_30m.f32.times_as_fast_in_8_passes", 2.0),
+    ] {
+        result.metrics.insert(name, value).unwrap();
+    }
+    let filled = fill("<!-- results:bench-write --><!-- /results -->", &[result]).unwrap();
+    let cells = |line: &str| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).map(String::from).collect();
+    let row: Vec<String> = filled.lines().find(|line| line.contains("30M")).map(cells).unwrap_or_default();
+    assert_eq!(row, ["30M", "f32", "0.25", "0.12", "2.00", "4.0"], "{filled}");
+}

@@ -68,10 +68,13 @@ fn block(run: &RunResult) -> String {
     text
 }
 
-/// The table that fits a result: Q-BERT's for a quantization, the peers for a bench, all metrics for anything else.
+/// The table that fits a result: Q-BERT's for a quantization, the peers for a bench, passages for that of writing, all
+/// metrics for anything else.
 pub fn table(run: &RunResult) -> Table {
     if run.name.starts_with("qbert-") {
         qbert::table(run)
+    } else if run.name == "bench-write" {
+        passages(run)
     } else if !run.peers.is_empty() {
         peers(run)
     } else {
@@ -99,6 +102,28 @@ fn peers(run: &RunResult) -> Table {
         table = table.row(words.map(Cell::from).into_iter().chain([time, rate]));
     }
     table.without_empty_columns()
+}
+
+/// A row for each model and precision that wrote a passage in both ways. Metrics are `passage_MODEL.PRECISION.WHAT`, and
+/// the times of the ways `ar_…` and `canvas_…`.
+fn passages(run: &RunResult) -> Table {
+    const FASTER: &str = "times_as_fast_in_8_passes";
+    let columns = [Column::text("Parameters"), Column::text("Precision")].into_iter().chain(
+        ["One by one (s)", "Canvas, 8 passes (s)", "Times as fast", "Tokens a pass to break even"].map(Column::number),
+    );
+    run.metrics.iter().fold(Table::new(columns), |table, (name, faster)| {
+        let found = name.strip_prefix("passage_").and_then(|name| name.strip_suffix(FASTER));
+        let Some(work) = found.map(|work| work.trim_end_matches('.')) else { return table };
+        let (size, precision) = work.split_once('.').unwrap_or((work, ""));
+        let number = |name: String, decimals| Cell::optional(run.metrics.get(&name), decimals);
+        let words = [size.to_uppercase(), precision.to_owned()].map(Cell::from);
+        table.row(words.into_iter().chain([
+            number(format!("ar_{work}.seconds"), 2),
+            number(format!("canvas_{work}.seconds"), 2),
+            Cell::number(faster, 2),
+            number(format!("passage_{work}.tokens_a_pass_to_break_even"), 1),
+        ]))
+    })
 }
 
 /// How a peer writes its own name.
