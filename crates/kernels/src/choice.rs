@@ -33,7 +33,7 @@ pub fn choose(logits: &[f32], vocabulary: usize, temperature: f32, uniform: &[f3
 /// Each row of `logits [n, vocabulary]` to its softmax.
 pub fn softmax(logits: &mut [f32], vocabulary: usize) {
     assert!(vocabulary > 0 && logits.len().is_multiple_of(vocabulary), "rows of a vocabulary");
-    logits.par_chunks_exact_mut(vocabulary).for_each(|row| softmax_row(row));
+    logits.par_chunks_exact_mut(vocabulary).for_each(softmax_row);
 }
 
 dispatch!(softmax_row = softmax_row_body(row: &mut [f32]));
