@@ -45,7 +45,7 @@ pub enum Acceptance {
     /// So many of the surest.
     Top(usize),
     /// All after the first pass; from then on this share, those places of which the pass before was least sure. With
-    /// temperature 0 that is decoding by unrolled argmax (SUNDAE, section 2.3): what is sure stays, the rest is worked
+    /// temperature 0 that is decoding by unrolled argmax (SUNDAE): what is sure stays, the rest is worked
     /// out again from the canvas that it is part of.
     Unsure(f32),
     /// The least uncertain places, as long as their entropies, all but the greatest of them, sum to no more than so many

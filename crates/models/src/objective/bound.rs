@@ -3,7 +3,7 @@
 //! Corruption that takes each token's place by a uniform one with probability `t` is a diffusion from the text at
 //! `t = 0` to noise at `t = 1`. A model that predicts the text from what is left of it at any `t` defines the way back,
 //! and the evidence lower bound of that way is an integral over `t` (Schiff et al., "Simple guidance mechanisms for
-//! discrete diffusion models", 2412.10193, equation 19, with their `α = 1 - t`).
+//! discrete diffusion models", 2412.10193, the bound in continuous time for uniform noise, with their `α = 1 - t`).
 //!
 //! What that equation wants of the model is what it says of a place from all *other* places. A model that is trained to
 //! predict the text from all that is left, the place itself included, says more, and [`own_odds`] is what has to be taken
@@ -15,8 +15,9 @@ pub fn own_odds(vocabulary: usize, t: f64) -> f64 {
     ((vocabulary as f64 * (1.0 - t) + t) / t).ln()
 }
 
-/// The integrand of the bound on `-log p(text)` at one place, in nats: `logits [V]` for the place, `token` that the text has there, `noisy` that is left there at time `t`, which is within 0 and 1. The bound is
-/// the sum over all places, its mean over `t` uniform in `[0, 1]` and over what corruption leaves.
+/// The integrand of the bound on `-log p(text)` at one place, in nats: `logits [V]` for the place, `token` that the text
+/// has there, `noisy` that is left there at time `t`, which is within 0 and 1. The bound is the sum over all places, its
+/// mean over `t` uniform in `[0, 1]` and over what corruption leaves.
 ///
 /// With `x̄_j = V (1 - t) [j = token] + t`, `x̄'_j = V (1 - t) p_j + t` and `z` for `noisy`:
 /// `1 / (V (1 - t)) · (V / x̄'_z - V / x̄_z + Σ_{j ≠ z} x̄_j / x̄_z · log(x̄_j x̄'_z / (x̄_z x̄'_j)))`.
