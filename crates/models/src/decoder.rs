@@ -1,5 +1,5 @@
-//! A plain decoder: learned or rotary positions, norm before each half, its own output matrix. Under a causal mask it writes token
-//! after token, with a canvas it repairs many at once.
+//! A plain decoder: learned or rotary positions, norm before each half, its own output matrix. Under a causal mask it
+//! writes token after token, with a canvas it repairs many at once.
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
