@@ -50,12 +50,14 @@ nothing: there p_k of fewer tokens is used.
                                   discounts, estimated}], "kneser_ney_seconds": {counting, reading}}
                         seconds are the processor's, on one thread; discounts those of the highest order;
                         without it a table; what is being done goes to standard error
+    --out FILE          also write the numbers as a result of the program's own form (results/text-baselines.json)
     --check             instead: compares probabilities with a second implementation, of dictionaries, on small
                         random texts, and adds them up over the vocabulary. Needs no files
 """
 
 import argparse
 import collections
+import datetime
 import functools
 import hashlib
 import json
@@ -63,6 +65,9 @@ import lzma
 import math
 import pathlib
 import random
+import re
+import resource
+import subprocess
 import sys
 import tarfile
 import time
@@ -344,6 +349,43 @@ def check():
         fail("the check failed")
 
 
+def record(result, path):
+    """Writes a result as `lapidary` writes its own."""
+    metrics, seconds = {}, 0.0
+    for name in COMPRESSORS:
+        if name in result:
+            it = result[name]
+            metrics[f"{name}.bits_per_byte"] = it["bits_a_byte"]
+            metrics[f"{name}.bits_per_byte_alone"] = it["bits_a_byte_alone"]
+            seconds += it["seconds"]
+    for it in result.get("kneser_ney", []):
+        metrics[f"kneser_ney_{it['order']}.bits_per_byte"] = it["bits_a_byte"]
+        metrics[f"kneser_ney_{it['order']}.perplexity"] = it["perplexity"]
+    seconds += sum(result.get("kneser_ney_seconds", {}).values())
+    for part in ("train", "held_out"):
+        for what in ("documents", "bytes", "tokens"):
+            metrics[f"{part}.{what}"] = float(result[part][what])
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    cpus = re.findall(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = int(re.search(r"MemTotal: +(\d+)", pathlib.Path("/proc/meminfo").read_text())[1])
+    document = {
+        "name": path.stem,
+        "commit": commit or "unknown",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine": f"{cpus[0] if cpus else 'unknown'}, {len(cpus)} cores, {round(memory / 2**20)} GiB",
+        "isa": "numpy",
+        "device": "cpu",
+        "threads": 1,
+        "seed": 0,
+        "seconds": seconds,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "metrics": metrics,
+        "peers": {},
+        "notes": ["Written by oracles/peers/text_baselines.py; seconds are the processor's, on one thread."],
+    }
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
 def positive(text):
     value = int(text)
     if value < 1:
@@ -360,6 +402,7 @@ def main():
     parser.add_argument("--hold-out-every", type=positive, default=10)
     parser.add_argument("--only", choices=WORKS, action="append")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     if arguments.check:
@@ -385,6 +428,8 @@ def main():
         say("kneser_ney ...")
         result["kneser_ney"], result["kneser_ney_seconds"] = kneser_ney(train, held_out, arguments.order)
 
+    if arguments.out:
+        record(result, arguments.out)
     if arguments.json:
         print(json.dumps(result))
         return
