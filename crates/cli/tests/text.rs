@@ -113,6 +113,12 @@ fn text_becomes_models_that_write() {
     let canvases = shown.stderr.lines().filter(|line| line.contains(" of 9 ")).count();
     assert!((2..=4).contains(&canvases), "{}", shown.stderr);
 
+    let twin = in_folder(folder.path(), &["generate", "runs/small/pretrain/twin/model", "--decode", "parallel"]);
+    assert!(
+        twin.error(2).contains("was trained to predict the next token, and --decode parallel needs"),
+        "{}",
+        twin.stderr
+    );
     assert!(write(&["--tokens", "30"]).error(2).contains("the model's 24 positions"));
     assert!(write(&["--steps", "0"]).error(2).starts_with("invalid value '0' for '--steps <N>'"));
     assert!(write(&["--accept", "top=many"]).error(2).contains("top wants a count"));

@@ -23,6 +23,8 @@ use serde::Serialize;
 use super::Options;
 use crate::exit::Usage;
 use crate::output;
+use crate::recipe::ObjectiveName;
+use crate::text::OBJECTIVE;
 
 /// Arguments of `lapidary generate`.
 #[derive(clap::Args, Debug)]
@@ -146,7 +148,24 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
             return Err(Usage::new(format!("--{name} should be 0 or a positive number")).into());
         }
     }
-    let (decoder, config) = Decoder::open(&Checkpoint::open(&args.model)?, device)?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let objective: Option<ObjectiveName> = checkpoint.config().optional_struct(OBJECTIVE)?;
+    let (repairs, writes) = (args.decode != Decode::Autoregressive, args.decode != Decode::Parallel);
+    if let Some(objective) = objective.filter(|it| (repairs && !it.repairs()) || (writes && !it.writes())) {
+        let way = args.decode.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+        return Err(Usage::new(format!(
+            "{}: this model was trained {}, and --decode {way} needs one that was trained {}",
+            args.model.display(),
+            objective.purpose(),
+            match args.decode {
+                Decode::Autoregressive => ObjectiveName::Autoregressive.purpose(),
+                Decode::Parallel => ObjectiveName::Denoising.purpose(),
+                Decode::Speculative => ObjectiveName::Both.purpose(),
+            }
+        ))
+        .into());
+    }
+    let (decoder, config) = Decoder::open(&checkpoint, device)?;
     let tokenizer = Tokenizer::load(&args.model)?;
     anyhow::ensure!(
         tokenizer.vocab_size() == config.vocabulary,

@@ -172,7 +172,7 @@ pub fn finetune(
         steps,
         variant.objective.purpose()
     );
-    model::save(&trained.model.valid(), &config, &tokenizer, &stage.path().join("model"), &card)?;
+    model::save(&trained.model.valid(), &config, variant.objective, &tokenizer, &stage.path().join("model"), &card)?;
     let done = Finetuned {
         name: variant.name.clone(),
         parameters: config.parameters() as u64,

@@ -22,6 +22,7 @@ use crate::stage::{RunFolder, Stage};
 
 pub use corpus::{Corpus, END, corpus};
 pub use finetune::{Finetuned, TaskRun, finetune};
+pub use model::OBJECTIVE;
 pub use pretrain::{Pretrained, pretrain};
 pub use report::{Written, write};
 pub use scores::{Scored, scores};

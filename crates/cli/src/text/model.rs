@@ -55,17 +55,22 @@ pub fn mean_loss(model: &Decoder, objective: &TextObjective, batches: &[TextBatc
     Ok(sum / targets.max(1) as f64)
 }
 
-/// Writes the checkpoint, with its tokenizer.
+/// The key of `config.json` that says what a model was trained for.
+pub const OBJECTIVE: &str = "training_objective";
+
+/// Writes the checkpoint, with its tokenizer and what it was trained for.
 pub fn save(
     model: &Decoder,
     config: &DecoderConfig,
+    objective: ObjectiveName,
     tokenizer: &Tokenizer,
     path: &Path,
     card: &str,
 ) -> anyhow::Result<()> {
     let tensors =
         export(model).into_iter().map(|tensor| TensorSource::f32(tensor.name, tensor.shape, tensor.data)).collect();
-    let config = config.to_json();
+    let mut config = config.to_json();
+    config[OBJECTIVE] = serde_json::to_value(objective)?;
     let config = config.as_object().context("a config is an object")?;
     write_folder(path, FolderContents { config, tensors, tokenizer: None, model_card: card })?;
     tokenizer.save(path)?;

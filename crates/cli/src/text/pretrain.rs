@@ -110,7 +110,7 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
         variant.steps,
         variant.objective.purpose()
     );
-    model::save(&model, &config, &tokenizer, &stage.path().join("model"), &card)?;
+    model::save(&model, &config, variant.objective, &tokenizer, &stage.path().join("model"), &card)?;
 
     let mut done = Pretrained {
         name: variant.name.clone(),
