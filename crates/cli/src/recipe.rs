@@ -22,7 +22,7 @@ use document::Sources;
 use remote::RemoteError;
 pub use roots::Roots;
 pub use tasks::{FinetuneVariant, Form, PairFiles, PairFormat, QuestionShape, Task, TooLong};
-pub use text::{DecoderSettings, Encoding, ObjectiveName, PretrainVariant, TextRecipe, TokenizerKind};
+pub use text::{DecoderSettings, Encoding, ObjectiveName, PretrainVariant, TextRecipe};
 
 /// What can be wrong with a recipe, or with the inputs that it names.
 #[derive(Debug, thiserror::Error)]

@@ -216,6 +216,16 @@ fn models_are_fine_tuned_and_their_texts_compared() {
     assert_eq!(metric("echo.test.copied.rouge_1"), 50.0, "a word of three, which is all of one");
     let page = fs::read_to_string(folder.path().join("runs/small/report.html")).expect("a page");
     assert!(page.contains("Task: echo") && page.contains("ROUGE-L over passes"));
+    // A model of a task is asked as it was trained, and only what it writes is printed.
+    let canvas = ["generate", "runs/small/task/echo/canvas/model", "--prompt", "Beryl citrine"];
+    for way in ["autoregressive", "parallel", "speculative"] {
+        let written = in_folder(folder.path(), &[&canvas[..], &["--decode", way, "--json"]].concat());
+        assert_eq!(written.code, Some(0), "{}", written.stderr);
+        let json: Value = serde_json::from_str(&written.stdout).expect("JSON");
+        let text = json["text"].as_str().expect("a text");
+        assert!(!text.starts_with("Beryl") && !text.starts_with(' '), "{json}");
+        assert!(json["tokens"].as_u64() <= Some(8) && json["prompt_tokens"].as_u64() > Some(3), "{json}");
+    }
     let again = run();
     assert!(again.stderr.contains("task/echo/fresh/scores: done before"), "{}", again.stderr);
     assert_eq!(serde_json::from_str::<Value>(&again.stdout).expect("JSON")["metrics"], result["metrics"]);

@@ -1,6 +1,7 @@
 //! How precisely the factors of a matrix product are read.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,18 @@ impl fmt::Display for Precision {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
         })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    /// As [`Display`](fmt::Display) writes it.
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::F32, Self::Bf16]
+            .into_iter()
+            .find(|precision| precision.to_string() == name)
+            .ok_or_else(|| format!("give f32 or bf16, not {name:?}"))
     }
 }
 

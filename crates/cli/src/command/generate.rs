@@ -24,7 +24,7 @@ use super::Options;
 use crate::exit::Usage;
 use crate::output;
 use crate::recipe::ObjectiveName;
-use crate::text::OBJECTIVE;
+use crate::text::{Marks, OBJECTIVE, TASK, TaskForm};
 
 /// Arguments of `lapidary generate`.
 #[derive(clap::Args, Debug)]
@@ -32,7 +32,7 @@ pub struct Args {
     /// Folder of the model, such as runs/books/pretrain/parallel/model
     model: PathBuf,
 
-    /// What the text begins with
+    /// What the text begins with, or, for a model of a task, what it is written from
     #[arg(long, default_value = "")]
     prompt: String,
 
@@ -40,9 +40,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "autoregressive")]
     decode: Decode,
 
-    /// Tokens to write: at most so many one by one, or just so many on a canvas
-    #[arg(long, value_name = "N", default_value = "64")]
-    tokens: NonZeroUsize,
+    /// Tokens to write: at most so many one by one, or just so many on a canvas [default: 64, or the canvas of the task]
+    #[arg(long, value_name = "N")]
+    tokens: Option<NonZeroUsize>,
 
     /// Passes over a canvas at most
     #[arg(long, value_name = "N", default_value = "8")]
@@ -82,7 +82,7 @@ pub struct Args {
     draft: NonZeroUsize,
 
     /// Of matrix products
-    #[arg(long, value_name = "f32|bf16", default_value = "f32", value_parser = precision)]
+    #[arg(long, value_name = "f32|bf16", default_value = "f32")]
     precision: Precision,
 
     /// Show the canvas after each pass, on standard error
@@ -108,14 +108,6 @@ enum RankBy {
     Itself,
     /// The likelihood of the text, token after token
     Likelihood,
-}
-
-fn precision(name: &str) -> Result<Precision, String> {
-    match name {
-        "f32" => Ok(Precision::F32),
-        "bf16" => Ok(Precision::Bf16),
-        _ => Err("give f32 or bf16".into()),
-    }
 }
 
 /// What is printed.
@@ -165,6 +157,7 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         ))
         .into());
     }
+    let task: Option<TaskForm> = checkpoint.config().optional_struct(TASK)?;
     let (decoder, config) = Decoder::open(&checkpoint, device)?;
     let tokenizer = Tokenizer::load(&args.model)?;
     anyhow::ensure!(
@@ -174,14 +167,16 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         tokenizer.vocab_size(),
         config.vocabulary
     );
-    let end = tokenizer.id(crate::text::END).context("the tokenizer has no token that ends a text")?;
-    // Documents follow each other in training, so that a text begins after the end of another.
-    let mut prompt = vec![end];
-    prompt.extend(tokenizer.encode_text(&args.prompt)?);
-    let tokens = args.tokens.get().saturating_mul(args.blocks.get());
-    if prompt.len().saturating_add(tokens) > config.positions {
+    let marks = Marks::of(&tokenizer)?;
+    let prompt = match &task {
+        Some(task) => marks.asked(&task.form.of(args.prompt.clone()), &tokenizer, usize::MAX)?.prompt,
+        None => marks.begun(&args.prompt, &tokenizer)?,
+    };
+    let tokens = args.tokens.map_or_else(|| task.as_ref().map_or(TOKENS, |task| task.canvas), NonZeroUsize::get);
+    let all = tokens.saturating_mul(args.blocks.get());
+    if prompt.len().saturating_add(all) > config.positions {
         return Err(Usage::new(format!(
-            "a prompt of {} tokens and {tokens} more do not fit into the model's {} positions: shorten the prompt or lower \
+            "a prompt of {} tokens and {all} more do not fit into the model's {} positions: shorten the prompt or lower \
              --tokens or --blocks",
             prompt.len(),
             config.positions
@@ -189,10 +184,13 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         .into());
     }
     let packed = PackedDecoder::new(&decoder, args.precision)?;
+    let begins = task.is_none().then_some(args.prompt.as_str());
+    let seed = options.seed.unwrap_or(0);
+    let writer = Writer { args, seed, packed, tokenizer, marks, prompt, tokens, begins };
     let generated = match args.decode {
-        Decode::Autoregressive => one_by_one(args, options, &packed, &tokenizer, &prompt, end)?,
-        Decode::Speculative => speculative(args, options, &packed, &tokenizer, &prompt, end)?,
-        Decode::Parallel => canvas(args, options, &packed, &tokenizer, &prompt, end)?,
+        Decode::Autoregressive => writer.one_by_one()?,
+        Decode::Speculative => writer.speculative()?,
+        Decode::Parallel => writer.canvas()?,
     };
     tracing::info!(
         "{} tokens in {} passes, {:.2} a pass, {:.0} a second",
@@ -207,129 +205,130 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     output::print(options.json, &generated, &generated)
 }
 
-/// Takes the likeliest token or draws one, until the text ends.
-fn sampler(args: &Args, options: &Options, end: u32) -> impl FnMut(&[f32]) -> Option<u32> + use<> {
-    let (temperature, mut stream) = (args.temperature, Stream::new(options.seed.unwrap_or(0), 0));
-    move |logits| {
-        let mut choice = [Choice { token: 0, log_probability: 0.0, entropy: 0.0 }];
-        choose(logits, logits.len(), temperature, &[stream.uniform()], &mut choice);
-        (choice[0].token != end).then_some(choice[0].token)
+/// Tokens to write if nobody says how many.
+const TOKENS: usize = 64;
+
+/// A model and what it is to write.
+struct Writer<'a> {
+    args: &'a Args,
+    seed: u64,
+    packed: PackedDecoder,
+    tokenizer: Tokenizer,
+    marks: Marks,
+    prompt: Vec<u32>,
+    tokens: usize,
+    /// What is printed before what is written; `None` for a text of a task.
+    begins: Option<&'a str>,
+}
+
+impl Writer<'_> {
+    fn one_by_one(&self) -> anyhow::Result<Generated> {
+        let begun = Instant::now();
+        let mut cache = self.packed.cache(usize::MAX);
+        let text = generate(&self.packed, &self.prompt, self.tokens, &mut cache, self.sampler())?;
+        self.finished(&text, text.len(), begun)
     }
-}
 
-fn one_by_one(
-    args: &Args,
-    options: &Options,
-    packed: &PackedDecoder,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    end: u32,
-) -> anyhow::Result<Generated> {
-    let begun = Instant::now();
-    let mut cache = packed.cache(usize::MAX);
-    let text = generate(packed, prompt, args.tokens.get(), &mut cache, sampler(args, options, end))?;
-    finished(args, tokenizer, prompt, &text, text.len(), begun)
-}
+    fn speculative(&self) -> anyhow::Result<Generated> {
+        let begun = Instant::now();
+        let mut cache = self.packed.cache(usize::MAX);
+        let draft = self.args.draft.get();
+        let settings = SpeculativeOptions { draft, canvas: 2 * draft, seed: self.seed };
+        let text = speculate(&self.packed, &self.prompt, self.tokens, &mut cache, &settings, self.sampler())?;
+        let generated = self.finished(&text.tokens, text.passes, begun)?;
+        let held = (text.drafted > 0).then(|| text.held as f64 / text.drafted as f64);
+        Ok(Generated { guesses_held: held, ..generated })
+    }
 
-fn speculative(
-    args: &Args,
-    options: &Options,
-    packed: &PackedDecoder,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    end: u32,
-) -> anyhow::Result<Generated> {
-    let begun = Instant::now();
-    let mut cache = packed.cache(usize::MAX);
-    let draft = args.draft.get();
-    let settings = SpeculativeOptions { draft, canvas: 2 * draft, seed: options.seed.unwrap_or(0) };
-    let text = speculate(packed, prompt, args.tokens.get(), &mut cache, &settings, sampler(args, options, end))?;
-    let generated = finished(args, tokenizer, prompt, &text.tokens, text.passes, begun)?;
-    let held = (text.drafted > 0).then(|| text.held as f64 / text.drafted as f64);
-    Ok(Generated { guesses_held: held, ..generated })
-}
-
-fn canvas(
-    args: &Args,
-    options: &Options,
-    packed: &PackedDecoder,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    end: u32,
-) -> anyhow::Result<Generated> {
-    let begun = Instant::now();
-    let mut cache = packed.cache(usize::MAX);
-    packed.read(prompt, &mut cache, Positions::Last)?;
-    let last = args.last_temperature.unwrap_or(args.temperature);
-    let settings = ParallelOptions {
-        canvas: args.tokens.get(),
-        schedule: Schedule { passes: args.steps.get(), first: args.temperature, last },
-        acceptance: args.accept,
-        rest: if args.renoise { Rest::Noise } else { Rest::Keep },
-        stop: Stop::Stable,
-        seed: options.seed.unwrap_or(0),
-    };
-    let ends = |token: u32| token == end;
-    let watch = |_: usize, canvas: &Canvas| {
-        if args.show {
-            show(canvas, tokenizer);
-        }
-    };
-    let (written, passes) = match args.candidates.get() {
-        1 => {
-            let blocks = write_blocks(packed, &mut cache, &settings, args.blocks.get(), ends, watch)?;
-            let passes = blocks.iter().map(|block| block.passes).sum();
-            (blocks.iter().flat_map(|block| &block.tokens).copied().collect::<Vec<u32>>(), passes)
-        }
-        candidates => {
-            let mut caches = vec![cache; candidates];
-            let seeds: Vec<u64> = (0..candidates as u64).map(|it| settings.seed.wrapping_add(it)).collect();
-            let written = write_all(packed, &mut caches, &settings, &seeds, watch)?;
-            // Each is read once more to be judged.
-            let passes = written.iter().map(|written| written.passes + 1).sum();
-            let by = match args.rank_by {
-                RankBy::Itself => Rerank::Own,
-                RankBy::Likelihood => Rerank::Autoregressive,
-            };
-            let judged = rerank(packed, written, &vec![prompt[prompt.len() - 1]; candidates], &mut caches, by, ends)?;
-            for (text, score) in judged.written.iter().zip(&judged.scores) {
-                tracing::info!("{score:.3} nats a token: {}", line(&text.tokens, tokenizer));
+    fn canvas(&self) -> anyhow::Result<Generated> {
+        let (args, packed) = (self.args, &self.packed);
+        let begun = Instant::now();
+        let mut cache = packed.cache(usize::MAX);
+        packed.read(&self.prompt, &mut cache, Positions::Last)?;
+        let last = args.last_temperature.unwrap_or(args.temperature);
+        let settings = ParallelOptions {
+            canvas: self.tokens,
+            schedule: Schedule { passes: args.steps.get(), first: args.temperature, last },
+            acceptance: args.accept,
+            rest: if args.renoise { Rest::Noise } else { Rest::Keep },
+            stop: Stop::Stable,
+            seed: self.seed,
+        };
+        let ends = |token: u32| self.ends(token);
+        let watch = |_: usize, canvas: &Canvas| {
+            if args.show {
+                self.show(canvas);
             }
-            (judged.best().context("no candidates")?.tokens.clone(), passes)
+        };
+        let (written, passes) = match args.candidates.get() {
+            1 => {
+                let blocks = write_blocks(packed, &mut cache, &settings, args.blocks.get(), ends, watch)?;
+                let passes = blocks.iter().map(|block| block.passes).sum();
+                (blocks.iter().flat_map(|block| &block.tokens).copied().collect::<Vec<u32>>(), passes)
+            }
+            candidates => {
+                let mut caches = vec![cache; candidates];
+                let seeds: Vec<u64> = (0..candidates as u64).map(|it| settings.seed.wrapping_add(it)).collect();
+                let written = write_all(packed, &mut caches, &settings, &seeds, watch)?;
+                // Each is read once more to be judged.
+                let passes = written.iter().map(|written| written.passes + 1).sum();
+                let by = match args.rank_by {
+                    RankBy::Itself => Rerank::Own,
+                    RankBy::Likelihood => Rerank::Autoregressive,
+                };
+                let before = vec![self.prompt[self.prompt.len() - 1]; candidates];
+                let judged = rerank(packed, written, &before, &mut caches, by, ends)?;
+                for (text, score) in judged.written.iter().zip(&judged.scores) {
+                    tracing::info!("{score:.3} nats a token: {}", self.line(&text.tokens));
+                }
+                (judged.best().context("no candidates")?.tokens.clone(), passes)
+            }
+        };
+        let length = written.iter().position(|token| ends(*token)).unwrap_or(written.len());
+        self.finished(&written[..length], passes, begun)
+    }
+
+    fn ends(&self, token: u32) -> bool {
+        token == self.marks.end || token == self.marks.padding
+    }
+
+    /// Takes the likeliest token or draws one, until the text ends.
+    fn sampler(&self) -> impl FnMut(&[f32]) -> Option<u32> {
+        let (temperature, mut stream) = (self.args.temperature, Stream::new(self.seed, 0));
+        move |logits| {
+            let mut choice = [Choice { token: 0, log_probability: 0.0, entropy: 0.0 }];
+            choose(logits, logits.len(), temperature, &[stream.uniform()], &mut choice);
+            (!self.ends(choice[0].token)).then_some(choice[0].token)
         }
-    };
-    let length = written.iter().position(|token| ends(*token)).unwrap_or(written.len());
-    finished(args, tokenizer, prompt, &written[..length], passes, begun)
-}
+    }
 
-/// A pass, its canvas in one line.
-fn show(canvas: &Canvas, tokenizer: &Tokenizer) {
-    let line = line(canvas.tokens, tokenizer);
-    let accepted = canvas.accepted.iter().filter(|accepted| **accepted).count();
-    eprintln!("{:3}  {accepted:4} of {:<4} {line}", canvas.pass, canvas.tokens.len());
-}
+    /// A pass, its canvas in one line.
+    fn show(&self, canvas: &Canvas) {
+        let line = self.line(canvas.tokens);
+        let accepted = canvas.accepted.iter().filter(|accepted| **accepted).count();
+        eprintln!("{:3}  {accepted:4} of {:<4} {line}", canvas.pass, canvas.tokens.len());
+    }
 
-fn line(tokens: &[u32], tokenizer: &Tokenizer) -> String {
-    let text = tokenizer.decode(tokens).unwrap_or_default();
-    text.chars().map(|c| if c.is_control() { '␤' } else { c }).collect()
-}
+    fn line(&self, tokens: &[u32]) -> String {
+        let text = self.tokenizer.decode(tokens).unwrap_or_default();
+        text.chars().map(|c| if c.is_control() { '␤' } else { c }).collect()
+    }
 
-fn finished(
-    args: &Args,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    tokens: &[u32],
-    passes: usize,
-    begun: Instant,
-) -> anyhow::Result<Generated> {
-    let seconds = begun.elapsed().as_secs_f64();
-    Ok(Generated {
-        text: args.prompt.clone() + &tokenizer.decode(tokens)?,
-        prompt_tokens: prompt.len(),
-        tokens: tokens.len(),
-        passes,
-        tokens_per_pass: tokens.len() as f64 / passes.max(1) as f64,
-        tokens_per_second: tokens.len() as f64 / seconds,
-        guesses_held: None,
-    })
+    fn finished(&self, tokens: &[u32], passes: usize, begun: Instant) -> anyhow::Result<Generated> {
+        let seconds = begun.elapsed().as_secs_f64();
+        let text = self.tokenizer.decode(tokens)?;
+        Ok(Generated {
+            text: match self.begins {
+                Some(begins) => format!("{begins}{text}"),
+                // It begins with the space before its first word.
+                None => text.trim_start().to_owned(),
+            },
+            prompt_tokens: self.prompt.len(),
+            tokens: tokens.len(),
+            passes,
+            tokens_per_pass: tokens.len() as f64 / passes.max(1) as f64,
+            tokens_per_second: tokens.len() as f64 / seconds,
+            guesses_held: None,
+        })
+    }
 }

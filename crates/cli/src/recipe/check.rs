@@ -56,21 +56,43 @@ fn data(data: &Data) -> Checked {
 
 fn finetune(finetune: &Finetune) -> Checked {
     count("finetune.epochs", finetune.epochs, 1..=100_000)?;
-    count("finetune.batch_size", finetune.batch_size, 1..=1_000_000)?;
-    let (batch_size, accumulate) = (finetune.batch_size, finetune.accumulate);
+    let Finetune { batch_size, accumulate, learning_rate, warmup, weight_decay, clip, evaluate_every, .. } = *finetune;
+    Training { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every }.check("finetune")?;
     count("finetune.accumulate", accumulate, 1..=batch_size)?;
     ensure("finetune.accumulate", batch_size % accumulate == 0, || {
         format!("should divide the batch size of {batch_size}, is {accumulate}")
     })?;
-    positive("finetune.learning_rate", finetune.learning_rate)?;
-    share("finetune.warmup", finetune.warmup)?;
-    not_negative("finetune.weight_decay", finetune.weight_decay)?;
-    positive("finetune.clip", finetune.clip)?;
-    share("finetune.dropout", finetune.dropout)?;
-    ensure("finetune.dropout", finetune.dropout < 1.0, || "should be below 1: nothing would be left".to_owned())?;
+    dropout("finetune.dropout", finetune.dropout)?;
     count("finetune.bucket_batches", finetune.bucket_batches, 1..=1_000_000)?;
-    count("finetune.evaluate_every", finetune.evaluate_every, 1..=MANY)?;
     count("finetune.keep", finetune.keep, 1..=MANY)
+}
+
+/// What all trainings have.
+pub struct Training {
+    pub batch_size: usize,
+    pub learning_rate: f64,
+    pub warmup: f64,
+    pub weight_decay: f64,
+    pub clip: f64,
+    pub evaluate_every: usize,
+}
+
+impl Training {
+    /// Checks the settings of a section of the recipe.
+    pub fn check(&self, section: &str) -> Checked {
+        let key = |field: &str| format!("{section}.{field}");
+        count(&key("batch_size"), self.batch_size, 1..=1_000_000)?;
+        positive(&key("learning_rate"), self.learning_rate)?;
+        share(&key("warmup"), self.warmup)?;
+        not_negative(&key("weight_decay"), self.weight_decay)?;
+        positive(&key("clip"), self.clip)?;
+        count(&key("evaluate_every"), self.evaluate_every, 1..=MANY)
+    }
+}
+
+pub fn dropout(key: &str, value: f64) -> Checked {
+    share(key, value)?;
+    ensure(key, value < 1.0, || "should be below 1: nothing would be left".to_owned())
 }
 
 fn curvature(curvature: &Curvature) -> Checked {

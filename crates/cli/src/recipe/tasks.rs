@@ -4,8 +4,8 @@ use lapidary_decode::parallel::Acceptance;
 use lapidary_kernels::precision::Precision;
 use serde::{Deserialize, Serialize};
 
-use super::check::{self, Checked, Fault, count, distinct, ensure, filled, name, not_negative, positive, share};
-use super::text::{ObjectiveName, default_unroll};
+use super::check::{self, Checked, Fault, count, distinct, ensure, filled, name, not_negative};
+use super::text::{ObjectiveName, default_unroll, unroll};
 
 /// A task: texts, and what is to be written from them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -259,15 +259,10 @@ pub fn check(
         count(&key("canvas"), task.canvas, 2..=positions.saturating_sub(3).max(2))?;
     }
     distinct("task", &tasks.iter().map(|task| &task.name).collect::<Vec<_>>())?;
-    count("finetune.batch_size", finetune.batch_size, 1..=1_000_000)?;
-    positive("finetune.learning_rate", finetune.learning_rate)?;
-    share("finetune.warmup", finetune.warmup)?;
-    not_negative("finetune.weight_decay", finetune.weight_decay)?;
-    positive("finetune.clip", finetune.clip)?;
-    share("finetune.dropout", finetune.dropout)?;
-    ensure("finetune.dropout", finetune.dropout < 1.0, || "should be below 1: nothing would be left".to_owned())?;
+    let TextFinetune { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every, .. } = *finetune;
+    check::Training { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every }.check("finetune")?;
+    check::dropout("finetune.dropout", finetune.dropout)?;
     count("finetune.bucket_batches", finetune.bucket_batches, 1..=1_000_000)?;
-    count("finetune.evaluate_every", finetune.evaluate_every, 1..=check::MANY)?;
     for (index, variant) in finetune.variants.iter().enumerate() {
         let key = |field: &str| format!("finetune.variant.{index}.{field}");
         name(&key("name"), &variant.name)?;
@@ -276,10 +271,7 @@ pub fn check(
                 format!("should be a pretrained variant, is {from:?}")
             })?;
         }
-        count(&key("unroll"), variant.unroll.len(), 1..=100)?;
-        for (step, weight) in variant.unroll.iter().enumerate() {
-            positive(&format!("{}.{step}", key("unroll")), *weight)?;
-        }
+        unroll(&key("unroll"), &variant.unroll)?;
     }
     distinct("finetune.variant", &finetune.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>())?;
     write(writing)

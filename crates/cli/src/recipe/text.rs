@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use lapidary_data::Algorithm;
 use lapidary_kernels::precision::Precision;
 use serde::{Deserialize, Serialize};
 
-use super::check::{self, Checked, count, distinct, ensure, filled, name, not_negative, positive, share};
+use super::check::{self, Checked, count, distinct, ensure, filled, name, positive};
 use super::tasks::{self, Task, TextFinetune, Writing};
 use super::{RecipeError, read_checked};
 
@@ -68,20 +69,9 @@ pub struct TextData {
 #[serde(deny_unknown_fields, default)]
 pub struct TokenizerSettings {
     /// `bpe`, of bytes, or `unigram`. Default: `bpe`.
-    pub kind: TokenizerKind,
+    pub kind: Algorithm,
     /// Tokens, the special ones included. Default: 8192.
     pub vocabulary: usize,
-}
-
-/// How a tokenizer cuts text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenizerKind {
-    /// Byte-level byte-pair encoding.
-    #[default]
-    Bpe,
-    /// A unigram language model.
-    Unigram,
 }
 
 /// Sizes of the decoder.
@@ -131,7 +121,7 @@ pub struct Pretrain {
     pub weight_decay: f64,
     /// Longest gradient, in the 2-norm. Default: 1.
     pub clip: f64,
-    /// Steps between evaluations on a part of the held-out text, and between saved states. Default: 500.
+    /// Steps between evaluations on windows of the training text, and between saved states. Default: 500.
     pub evaluate_every: usize,
     /// The trainings, `[[pretrain.variant]]`. Default: none.
     #[serde(rename = "variant")]
@@ -201,7 +191,7 @@ pub(super) fn default_unroll() -> Vec<f64> {
 
 impl Default for TokenizerSettings {
     fn default() -> Self {
-        Self { kind: TokenizerKind::Bpe, vocabulary: 8192 }
+        Self { kind: Algorithm::Bpe, vocabulary: 8192 }
     }
 }
 
@@ -271,21 +261,20 @@ fn check(recipe: &TextRecipe) -> Checked {
 }
 
 fn pretrain(pretrain: &Pretrain) -> Checked {
-    count("pretrain.batch_size", pretrain.batch_size, 1..=1_000_000)?;
-    positive("pretrain.learning_rate", pretrain.learning_rate)?;
-    share("pretrain.warmup", pretrain.warmup)?;
-    not_negative("pretrain.weight_decay", pretrain.weight_decay)?;
-    positive("pretrain.clip", pretrain.clip)?;
-    count("pretrain.evaluate_every", pretrain.evaluate_every, 1..=check::MANY)?;
+    let Pretrain { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every, .. } = *pretrain;
+    check::Training { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every }.check("pretrain")?;
     for (index, variant) in pretrain.variants.iter().enumerate() {
         let key = |field: &str| format!("pretrain.variant.{index}.{field}");
         name(&key("name"), &variant.name)?;
         count(&key("steps"), variant.steps, 1..=check::MANY)?;
-        count(&key("unroll"), variant.unroll.len(), 1..=100)?;
-        for (step, weight) in variant.unroll.iter().enumerate() {
-            positive(&format!("{}.{step}", key("unroll")), *weight)?;
-        }
+        unroll(&key("unroll"), &variant.unroll)?;
     }
     let names: Vec<&String> = pretrain.variants.iter().map(|variant| &variant.name).collect();
     distinct("pretrain.variant", &names)
+}
+
+/// Weights of unrolled steps.
+pub(super) fn unroll(key: &str, weights: &[f64]) -> Checked {
+    count(key, weights.len(), 1..=100)?;
+    weights.iter().enumerate().try_for_each(|(step, weight)| positive(&format!("{key}.{step}"), *weight))
 }

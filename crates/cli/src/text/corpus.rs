@@ -6,11 +6,11 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, ensure};
 use lapidary_data::pack::{PackOptions, every_nth, pack};
-use lapidary_data::{Algorithm, DataError, Document, TextSource, TokenStore, Tokenizer, TokenizerConfig};
+use lapidary_data::{DataError, Document, TextSource, TokenStore, Tokenizer, TokenizerConfig};
 use serde::{Deserialize, Serialize};
 
 use super::TextRun;
-use crate::recipe::TokenizerKind;
+use super::prompt::END;
 use crate::stage::{Inputs, Stage};
 
 /// How much text there is.
@@ -38,9 +38,6 @@ impl Amount {
     }
 }
 
-/// A special token that ends each document.
-pub const END: &str = "<eos>";
-
 /// Makes the corpus, or finds it made. Its folder has `tokenizer.json`, `train` and `held_out`.
 pub fn corpus(run: &TextRun) -> anyhow::Result<(Stage, Corpus)> {
     let recipe = run.recipe;
@@ -64,13 +61,9 @@ pub fn corpus(run: &TextRun) -> anyhow::Result<(Stage, Corpus)> {
 
     let held_out = held_out(run)?;
     tracing::info!("corpus: training a tokenizer of {} tokens", recipe.tokenizer.vocabulary);
-    let algorithm = match recipe.tokenizer.kind {
-        TokenizerKind::Bpe => Algorithm::Bpe,
-        TokenizerKind::Unigram => Algorithm::Unigram,
-    };
     let train = documents(run)?.filter(|document| document.as_ref().map_or(true, |it| !held_out.contains(&it.name)));
     let texts = train.map(|document| document.map(|document| document.text));
-    let tokenizer = Tokenizer::train(texts, &TokenizerConfig::new(algorithm, recipe.tokenizer.vocabulary))?;
+    let tokenizer = Tokenizer::train(texts, &TokenizerConfig::new(recipe.tokenizer.kind, recipe.tokenizer.vocabulary))?;
     tokenizer.save(stage.path())?;
     tracing::info!("corpus: turning the text into tokens");
     let options = PackOptions { end: END.into(), held_out };

@@ -15,7 +15,7 @@ use lapidary_train::{AdamWOptions, MetricsRow, PairBatches, Schedule, TextPair, 
 use serde::{Deserialize, Serialize};
 
 use super::task::{TaskAmounts, TaskData, TaskFiles};
-use super::{TextRun, model};
+use super::{TextRun, model, shared};
 use crate::recipe::{FinetuneVariant, Task};
 use crate::stage::{Inputs, Stage};
 
@@ -106,10 +106,7 @@ pub fn finetune(
     let inputs = task.inputs(serde_json::json!({
         "model": recipe.model,
         "task": task.task,
-        "finetune": { "batch_size": settings.batch_size, "precision": settings.precision,
-            "learning_rate": settings.learning_rate, "warmup": settings.warmup,
-            "weight_decay": settings.weight_decay, "clip": settings.clip, "dropout": settings.dropout,
-            "bucket_batches": settings.bucket_batches, "evaluate_every": settings.evaluate_every },
+        "finetune": shared(settings)?,
         "variant": variant,
         "seed": recipe.seed,
     }))?;
@@ -164,15 +161,18 @@ pub fn finetune(
         &stage.path().join("training"),
         run.interrupt,
     )?;
-    let card = format!(
-        "# {} {} {}\n\nFine-tuned for {} steps {}.\n",
-        recipe.name,
-        task.task.name,
-        variant.name,
-        steps,
-        variant.objective.purpose()
-    );
-    model::save(&trained.model.valid(), &config, variant.objective, &tokenizer, &stage.path().join("model"), &card)?;
+    let purpose = variant.objective.purpose();
+    let saved = model::Saved {
+        config: &config,
+        objective: variant.objective,
+        task: Some(task.task),
+        tokenizer: &tokenizer,
+        card: format!(
+            "# {} {} {}\n\nFine-tuned for {steps} steps {purpose}.\n",
+            recipe.name, task.task.name, variant.name
+        ),
+    };
+    model::save(&trained.model.valid(), &saved, &stage.path().join("model"))?;
     let done = Finetuned {
         name: variant.name.clone(),
         parameters: config.parameters() as u64,

@@ -6,6 +6,7 @@ mod finetune;
 mod likelihood;
 mod model;
 mod pretrain;
+mod prompt;
 mod report;
 mod scores;
 mod speculative;
@@ -16,14 +17,17 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use lapidary_train::Interrupt;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::recipe::{FinetuneVariant, ObjectiveName, Roots, TextRecipe};
 use crate::stage::{RunFolder, Stage};
 
-pub use corpus::{Corpus, END, corpus};
+pub use corpus::{Corpus, corpus};
 pub use finetune::{Finetuned, TaskRun, finetune};
 pub use model::OBJECTIVE;
 pub use pretrain::{Pretrained, pretrain};
+pub use prompt::{Marks, TASK, TaskForm};
 pub use report::{Written, write};
 pub use scores::{Scored, scores};
 pub use speculative::{SpeculativeResult, speculative};
@@ -119,4 +123,13 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
         speculative: guessed,
         tasks,
     })
+}
+
+/// The settings that all variants of a section share: what changes in one variant is no reason to train another again.
+fn shared(settings: &impl Serialize) -> serde_json::Result<Value> {
+    let mut shared = serde_json::to_value(settings)?;
+    if let Some(fields) = shared.as_object_mut() {
+        fields.remove("variant");
+    }
+    Ok(shared)
 }

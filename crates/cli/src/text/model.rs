@@ -11,7 +11,8 @@ use lapidary_models::load::export;
 use lapidary_models::objective::{Autoregressive, Denoising, Objective, TextBatch, TextObjective};
 use lapidary_train::TrainError;
 
-use crate::recipe::{DecoderSettings, Encoding, ObjectiveName};
+use super::prompt::{TASK, TaskForm};
+use crate::recipe::{DecoderSettings, Encoding, ObjectiveName, Task};
 
 /// The sizes that a recipe gives.
 pub fn config(model: &DecoderSettings, vocabulary: usize) -> DecoderConfig {
@@ -58,21 +59,28 @@ pub fn mean_loss(model: &Decoder, objective: &TextObjective, batches: &[TextBatc
 /// The key of `config.json` that says what a model was trained for.
 pub const OBJECTIVE: &str = "training_objective";
 
+/// What a checkpoint has beside its tensors.
+pub struct Saved<'a> {
+    pub config: &'a DecoderConfig,
+    pub objective: ObjectiveName,
+    /// Of a model that was fine-tuned on one.
+    pub task: Option<&'a Task>,
+    pub tokenizer: &'a Tokenizer,
+    /// For people.
+    pub card: String,
+}
+
 /// Writes the checkpoint, with its tokenizer and what it was trained for.
-pub fn save(
-    model: &Decoder,
-    config: &DecoderConfig,
-    objective: ObjectiveName,
-    tokenizer: &Tokenizer,
-    path: &Path,
-    card: &str,
-) -> anyhow::Result<()> {
+pub fn save(model: &Decoder, saved: &Saved, path: &Path) -> anyhow::Result<()> {
     let tensors =
         export(model).into_iter().map(|tensor| TensorSource::f32(tensor.name, tensor.shape, tensor.data)).collect();
-    let mut config = config.to_json();
-    config[OBJECTIVE] = serde_json::to_value(objective)?;
+    let mut config = saved.config.to_json();
+    config[OBJECTIVE] = serde_json::to_value(saved.objective)?;
+    if let Some(task) = saved.task {
+        config[TASK] = serde_json::to_value(TaskForm::from(task))?;
+    }
     let config = config.as_object().context("a config is an object")?;
-    write_folder(path, FolderContents { config, tensors, tokenizer: None, model_card: card })?;
-    tokenizer.save(path)?;
+    write_folder(path, FolderContents { config, tensors, tokenizer: None, model_card: &saved.card })?;
+    saved.tokenizer.save(path)?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use lapidary_train::{AdamWOptions, MetricsRow, Progress, Schedule, TrainOptions,
 use serde::{Deserialize, Serialize};
 
 use super::likelihood::{self, Own};
-use super::{TextRun, model};
+use super::{TextRun, model, shared};
 use crate::recipe::PretrainVariant;
 use crate::stage::{Inputs, Stage};
 
@@ -49,10 +49,7 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
     let (recipe, settings) = (run.recipe, &run.recipe.pretrain);
     let inputs = Inputs::new(&serde_json::json!({
         "model": recipe.model,
-        "pretrain": { "batch_size": settings.batch_size, "precision": settings.precision,
-            "learning_rate": settings.learning_rate, "warmup": settings.warmup,
-            "weight_decay": settings.weight_decay, "clip": settings.clip,
-            "evaluate_every": settings.evaluate_every },
+        "pretrain": shared(settings)?,
         "variant": variant,
         "seed": recipe.seed,
     }))?;
@@ -103,14 +100,15 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
         run.interrupt,
     )?;
     let model = trained.model.valid();
-    let card = format!(
-        "# {} {}\n\nTrained for {} steps {}.\n",
-        recipe.name,
-        variant.name,
-        variant.steps,
-        variant.objective.purpose()
-    );
-    model::save(&model, &config, variant.objective, &tokenizer, &stage.path().join("model"), &card)?;
+    let (steps, purpose) = (variant.steps, variant.objective.purpose());
+    let saved = model::Saved {
+        config: &config,
+        objective: variant.objective,
+        task: None,
+        tokenizer: &tokenizer,
+        card: format!("# {} {}\n\nTrained for {steps} steps {purpose}.\n", recipe.name, variant.name),
+    };
+    model::save(&model, &saved, &stage.path().join("model"))?;
 
     let mut done = Pretrained {
         name: variant.name.clone(),

@@ -205,15 +205,18 @@ pub fn scores(run: &TextRun, task: &TaskRun, model: &Stage, variant: &FinetuneVa
     Ok(done)
 }
 
-/// Some sources from all over the test.
+/// Those of a test that the report shows, from all over it.
+fn sampled<T>(test: &[T]) -> impl Iterator<Item = &T> {
+    test.iter().step_by((test.len() / SAMPLES).max(1)).take(SAMPLES)
+}
+
 fn samples(test: &[Example]) -> Vec<Sample> {
-    let step = (test.len() / SAMPLES).max(1);
     let sample = |example: &Example| Sample {
         source: example.source.clone(),
         reference: example.references.first().cloned().unwrap_or_default(),
         written: Vec::new(),
     };
-    test.iter().step_by(step).take(SAMPLES).map(sample).collect()
+    sampled(test).map(sample).collect()
 }
 
 /// A text without the token that ends it, and the passes that it took.
@@ -231,13 +234,11 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Caches that hold the prompts, with room for a canvas.
-    fn prompted(&self, examples: &[&Example]) -> anyhow::Result<Vec<KvCache>> {
+    /// The prompts, and empty caches with room for them and a canvas.
+    fn prompts<'e>(&self, examples: &[&'e Example]) -> (Vec<&'e [u32]>, Vec<KvCache>) {
         let capacity = |example: &&Example| example.prompt.len() + self.data.layout.canvas;
-        let mut caches: Vec<KvCache> = examples.iter().map(|example| self.packed.cache(capacity(example))).collect();
-        let prompts: Vec<&[u32]> = examples.iter().map(|example| example.prompt.as_slice()).collect();
-        self.packed.read_all(&prompts, &mut caches, Positions::Last)?;
-        Ok(caches)
+        let caches = examples.iter().map(|example| self.packed.cache(capacity(example))).collect();
+        (examples.iter().map(|example| example.prompt.as_slice()).collect(), caches)
     }
 
     fn chunks(
@@ -263,10 +264,7 @@ impl Writer<'_> {
     fn greedy(&self, examples: &[Example], what: &str) -> anyhow::Result<Vec<Text>> {
         let end = self.data.end;
         self.chunks(examples, ROWS, &format!("{what} token after token"), |_, examples| {
-            let capacity = |example: &&Example| example.prompt.len() + self.data.layout.canvas;
-            let mut caches: Vec<KvCache> =
-                examples.iter().map(|example| self.packed.cache(capacity(example))).collect();
-            let prompts: Vec<&[u32]> = examples.iter().map(|example| example.prompt.as_slice()).collect();
+            let (prompts, mut caches) = self.prompts(examples);
             let next = |_: usize, logits: &[f32]| most_likely(logits).filter(|token| *token != end);
             let texts = generate_all(&self.packed, &prompts, self.data.layout.canvas, &mut caches, next)?;
             // The end takes a pass too.
@@ -299,7 +297,8 @@ impl Writer<'_> {
             Text { tokens: written.tokens[..length].to_vec(), passes: written.passes }
         };
         self.chunks(examples, ROWS.div_ceil(candidates), what, |first, examples| {
-            let prompted = self.prompted(examples)?;
+            let (prompts, mut prompted) = self.prompts(examples);
+            self.packed.read_all(&prompts, &mut prompted, Positions::Last)?;
             // All candidates of an example, then those of the next.
             let mut caches: Vec<KvCache> =
                 prompted.into_iter().flat_map(|cache| std::iter::repeat_n(cache, candidates)).collect();
@@ -335,8 +334,7 @@ impl Writer<'_> {
         let scores = self.scores(test, texts)?;
         tracing::info!("{}: test, {}: ROUGE-L {:.2}, BLEU {:.2}", self.name, way.title(), scores.rouge_l, scores.bleu);
         done.test.push((way, scores));
-        let step = (test.len() / SAMPLES).max(1);
-        for (sample, text) in done.samples.iter_mut().zip(texts.iter().step_by(step)) {
+        for (sample, text) in done.samples.iter_mut().zip(sampled(texts)) {
             sample.written.push(self.read(text)?);
         }
         Ok(())

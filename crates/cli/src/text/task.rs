@@ -3,20 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use lapidary_data::pair::{self, Pair};
 use lapidary_data::source::pairs::{PairFields, TargetArrays};
 use lapidary_data::source::squad::QuestionSource;
-use lapidary_data::{Tokenizer, english, source};
+use lapidary_data::{Tokenizer, source};
 use lapidary_train::{CanvasLayout, TextPair};
 use serde::{Deserialize, Serialize};
 
-use super::END;
+use super::prompt::Marks;
 use crate::recipe::{Form, PairFiles, PairFormat, QuestionShape, Roots, Task, TooLong};
-
-/// Stands between what is written from and what is written.
-const SEPARATOR: &str = "<sep>";
-const PADDING: &str = "<pad>";
 
 /// The files of a task, which are there.
 #[derive(Clone, Debug)]
@@ -89,8 +85,8 @@ impl TaskData {
     /// # Errors
     /// A file that cannot be read, and pairs that are too long where the recipe does not have them cut.
     pub fn read(task: &Task, files: &TaskFiles, tokenizer: &Tokenizer, positions: usize) -> anyhow::Result<Self> {
-        let id = |token: &str| tokenizer.id(token).with_context(|| format!("the tokenizer has no token {token}"));
-        let encoder = Encoder { tokenizer, task, positions, end: id(END)?, separator: id(SEPARATOR)? };
+        let marks = Marks::of(tokenizer)?;
+        let encoder = Encoder { tokenizer, task, positions, marks };
         let mut amounts = TaskAmounts::default();
         let mut read = |files: &PairFiles, paths: &[PathBuf]| pairs(files, paths, task.form, &mut amounts.unusable);
         let test = pair::group(read(&task.test, &files.test)?);
@@ -128,8 +124,8 @@ impl TaskData {
             kept: Vec::new(),
             test: Vec::new(),
             amounts,
-            layout: CanvasLayout { canvas: task.canvas, pad: id(PADDING)? },
-            end: encoder.end,
+            layout: CanvasLayout { canvas: task.canvas, pad: marks.padding },
+            end: marks.end,
         };
         for source in train {
             let example = encoder.example(source, &mut data.amounts)?;
@@ -160,40 +156,34 @@ struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
     task: &'a Task,
     positions: usize,
-    end: u32,
-    separator: u32,
+    marks: Marks,
 }
 
 impl Encoder<'_> {
     fn example(&self, pair: Pair, amounts: &mut TaskAmounts) -> anyhow::Result<Example> {
-        // As if after the end of another text; and a word at the beginning is the same token as within.
-        let mut prompt = vec![self.end];
-        prompt.extend(self.tokenizer.encode_text(&format!(" {}", pair.source))?);
-        let longest = self.positions - self.task.canvas - 1;
-        if prompt.len() > longest {
+        let room = self.positions - self.task.canvas;
+        let asked = self.marks.asked(&pair.source, self.tokenizer, room)?;
+        if asked.cut {
             ensure!(
                 self.task.too_long == TooLong::Cut,
-                "task {}: a source has {} tokens, and beside a canvas of {} the model's {} positions have room for {}: \
+                "task {}: a source has {} tokens, and beside a canvas of {} the model's {} positions have room for {room}: \
                  set too_long = \"cut\" to lose the ends of such sources, or raise model.positions; it begins {:?}",
                 self.task.name,
-                prompt.len(),
+                asked.tokens,
                 self.task.canvas,
                 self.positions,
-                longest,
                 pair.source.chars().take(60).collect::<String>()
             );
-            prompt.truncate(longest);
             amounts.cut_sources += 1;
         }
-        prompt.push(self.separator);
-        Ok(Example { prompt, source: pair.source, references: pair.targets })
+        Ok(Example { prompt: asked.prompt, source: pair.source, references: pair.targets })
     }
 
     /// What a model is trained on: a pair for each text that would be right.
     fn pairs(&self, example: &Example, into: &mut Vec<TextPair>, amounts: &mut TaskAmounts) -> anyhow::Result<()> {
         for reference in &example.references {
             let mut target = self.tokenizer.encode_text(&format!(" {reference}"))?;
-            target.push(self.end);
+            target.push(self.marks.end);
             if target.len() > self.task.canvas {
                 ensure!(
                     self.task.too_long == TooLong::Cut,
@@ -240,11 +230,9 @@ fn pairs(files: &PairFiles, paths: &[PathBuf], form: Form, unusable: &mut u64) -
             }
         }
     }
-    if form == Form::Words {
-        for pair in &mut pairs {
-            pair.source = english::ptb_words(&pair.source);
-            pair.targets.iter_mut().for_each(|target| *target = english::ptb_words(target));
-        }
+    for pair in &mut pairs {
+        pair.source = form.of(std::mem::take(&mut pair.source));
+        pair.targets.iter_mut().for_each(|target| *target = form.of(std::mem::take(target)));
     }
     Ok(pairs)
 }

@@ -48,10 +48,11 @@ const BATCH_BYTES: usize = 8 << 20;
 const MIN_FREQUENCY: u64 = 2;
 
 /// How a vocabulary is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
     /// Byte-pair encoding.
+    #[default]
     Bpe,
     /// A unigram language model.
     Unigram,
