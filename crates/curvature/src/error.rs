@@ -8,10 +8,28 @@ pub enum CurvatureError {
     #[error("{what} has {found} entries, but the operator has dimension {expected}")]
     Dimension { what: &'static str, expected: usize, found: usize },
     #[error(
-        "the product of power iteration {iteration} holds NaN or infinity: \
+        "product {product} with the operator holds NaN or infinity: \
          look for a diverged checkpoint or a non-finite loss on this data"
     )]
-    NonFinite { iteration: usize },
+    NonFinite { product: usize },
+    #[error("the number of {0} is 0")]
+    Count(&'static str),
+    #[error(
+        "a direction of curvature {curvature:e} was met: only a positive definite operator can be inverted; \
+         shift it by a damping"
+    )]
+    Indefinite { curvature: f64 },
+    #[error(
+        "conjugate gradients did not reach a residual of {tolerance:e} within {products} products, but {residual:e}: \
+         shift the operator by a damping, or allow more products"
+    )]
+    NotSolved { residual: f64, tolerance: f64, products: usize },
+    #[error("a basis of {found} vectors is too small for what is asked for: allow {needed} at least")]
+    Basis { found: usize, needed: usize },
+    #[error("{found} products are too few for what is asked for: allow {needed} at least")]
+    Products { found: usize, needed: usize },
+    #[error("a symmetric matrix of {0} rows could not be diagonalized")]
+    Diagonalize(usize),
     #[error("layer {layer}: sensitivity needs at least one eigenvalue, one per share of the data")]
     NoSamples { layer: usize },
     #[error("layer {layer}: the eigenvalue of sample {sample} is {value}, not a finite number")]

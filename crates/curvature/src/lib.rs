@@ -5,12 +5,16 @@
 //! Q-BERT (arXiv 1909.05840) ranks layers by. Hessian products made of two gradients choose their step, and know
 //! their error, through [`step`].
 
-mod eigen;
+mod basis;
+pub mod density;
+pub mod eigen;
 mod error;
 mod hessian;
-mod operator;
+pub mod operator;
 mod sensitivity;
 pub mod step;
+mod symmetric;
+pub mod trace;
 mod vector;
 
 pub use eigen::{Eigen, PowerOptions, PowerStep, top_eigenvalue};

@@ -3,6 +3,8 @@
 //! The order of summation is fixed (eight interleaved partial sums, then the lanes in order), so the same vectors give
 //! the same bits on every machine. A product of two `f32` is exact in `f64`, and no sum of squares can overflow.
 
+use lapidary_kernels::rng::Stream;
+
 const LANES: usize = 8;
 
 /// Sum over i of `term(a[i], b[i])`, in the fixed order. Vectorises: the lanes are independent.
@@ -41,6 +43,30 @@ pub(crate) fn distance(a: &[f32], factor: f64, b: &[f32]) -> f64 {
 pub(crate) fn scale_into(x: &[f32], factor: f64, out: &mut [f32]) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out = (f64::from(x) * factor) as f32;
+    }
+}
+
+/// A direction drawn uniformly from the sphere.
+pub(crate) fn random_unit(dim: usize, stream: &mut Stream) -> Vec<f32> {
+    let normal: Vec<f32> = (0..dim).map(|_| stream.normal()).collect();
+    let length = norm(&normal);
+    let mut unit = vec![0.0; dim];
+    if length > 0.0 {
+        scale_into(&normal, 1.0 / length, &mut unit);
+    } else if let Some(first) = unit.first_mut() {
+        // Every draw was 0: possible, if only in few dimensions, and a zero start would report a zero eigenvalue.
+        *first = 1.0;
+    }
+    unit
+}
+
+/// Entries of 1 and -1, each as likely.
+pub(crate) fn fill_signs(signs: &mut [f32], stream: &mut Stream) {
+    for signs in signs.chunks_mut(64) {
+        let bits = stream.next_u64();
+        for (place, sign) in signs.iter_mut().enumerate() {
+            *sign = if bits >> place & 1 == 1 { 1.0 } else { -1.0 };
+        }
     }
 }
 

@@ -4,34 +4,12 @@ use approx::assert_relative_eq;
 use lapidary_curvature::{
     CurvatureError, Dense, Eigen, LinearOperator, PowerOptions, Shifted, norm, symmetric_error, top_eigenvalue,
 };
-use lapidary_kernels::rng::Stream;
 use proptest::prelude::*;
+
+use super::support::with_spectrum;
 
 fn top(operator: &mut dyn LinearOperator, options: &PowerOptions) -> Eigen {
     top_eigenvalue(operator, options, &mut |_| ()).unwrap()
-}
-
-/// A symmetric matrix with the given eigenvalues: a diagonal turned by Householder reflections.
-fn with_spectrum(eigenvalues: &[f64], seed: u64) -> Dense {
-    let n = eigenvalues.len();
-    let mut matrix: Vec<f64> =
-        (0..n * n).map(|i| if i % (n + 1) == 0 { eigenvalues[i / (n + 1)] } else { 0.0 }).collect();
-    let mut stream = Stream::new(seed, 7);
-    for _ in 0..3 {
-        let u: Vec<f64> = (0..n).map(|_| f64::from(stream.normal())).collect();
-        let over = 2.0 / u.iter().map(|u| u * u).sum::<f64>();
-        // A <- (I - over u u^T) A, then the same from the right.
-        for transposed in [false, true] {
-            let at = |i: usize, j: usize| if transposed { j * n + i } else { i * n + j };
-            for j in 0..n {
-                let along: f64 = (0..n).map(|i| u[i] * matrix[at(i, j)]).sum();
-                for i in 0..n {
-                    matrix[at(i, j)] -= over * u[i] * along;
-                }
-            }
-        }
-    }
-    Dense::new(n, matrix.into_iter().map(|x| x as f32).collect()).unwrap()
 }
 
 #[test]
@@ -118,7 +96,7 @@ fn nan_and_infinity_name_the_iteration() {
     for with in [f32::NAN, f32::INFINITY] {
         let mut spoiled = Spoiled { inner: with_spectrum(&[3.0, 2.9, 1.0], 1), left: 3, with };
         let error = top_eigenvalue(&mut spoiled, &PowerOptions { tolerance: 1e-9, ..Default::default() }, &mut |_| ());
-        assert!(matches!(error, Err(CurvatureError::NonFinite { iteration: 3 })), "{error:?}");
+        assert!(matches!(error, Err(CurvatureError::NonFinite { product: 3 })), "{error:?}");
     }
 }
 

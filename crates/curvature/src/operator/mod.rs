@@ -1,6 +1,18 @@
+//! Curvature matrices, known by their products with vectors, and what can be made of them.
+
+mod combined;
+mod dense;
+mod diagonal;
+mod inverse;
+
 use lapidary_kernels::rng::Stream;
 
 use crate::{CurvatureError, dot, norm};
+
+pub use combined::{Scaled, Shifted, Sum};
+pub use dense::Dense;
+pub use diagonal::{Diagonal, DiagonalEstimate, estimate_diagonal, exact_diagonal};
+pub use inverse::{Inverse, InverseOptions};
 
 /// A square matrix that is known by its products with vectors: a Hessian, Gauss-Newton matrix, Fisher matrix or a
 /// Kronecker factor, over the parameters laid out as one vector.
@@ -10,6 +22,13 @@ pub trait LinearOperator {
 
     /// `out = A v`; both slices have `dim` entries. Takes `&mut self` because a product runs the model.
     fn apply(&mut self, v: &[f32], out: &mut [f32]) -> Result<(), CurvatureError>;
+
+    /// The same for several vectors, one behind the other in `[n, dim]`: a matrix that has to be fetched or made for a
+    /// product can then serve all of them.
+    fn apply_block(&mut self, vs: &[f32], outs: &mut [f32]) -> Result<(), CurvatureError> {
+        let dim = self.dim().max(1);
+        vs.chunks_exact(dim).zip(outs.chunks_exact_mut(dim)).try_for_each(|(v, out)| self.apply(v, out))
+    }
 }
 
 impl<O: LinearOperator + ?Sized> LinearOperator for &mut O {
@@ -20,81 +39,23 @@ impl<O: LinearOperator + ?Sized> LinearOperator for &mut O {
     fn apply(&mut self, v: &[f32], out: &mut [f32]) -> Result<(), CurvatureError> {
         (**self).apply(v, out)
     }
-}
 
-/// A matrix that is written out, `[dim, dim]` row-major: the oracle that other operators are tested against.
-#[derive(Clone, Debug)]
-pub struct Dense {
-    dim: usize,
-    entries: Vec<f32>,
-}
-
-impl Dense {
-    /// Fails unless `entries` holds `dim * dim` numbers.
-    pub fn new(dim: usize, entries: Vec<f32>) -> Result<Self, CurvatureError> {
-        match dim.checked_mul(dim) {
-            Some(expected) if expected == entries.len() => Ok(Self { dim, entries }),
-            expected => Err(CurvatureError::Dimension {
-                what: "the dense matrix",
-                expected: expected.unwrap_or(usize::MAX),
-                found: entries.len(),
-            }),
-        }
-    }
-
-    /// Writes out any operator, column by column: `dim` products, `dim * dim` numbers.
-    pub fn of(operator: &mut dyn LinearOperator) -> Result<Self, CurvatureError> {
-        let dim = operator.dim();
-        let mut entries = vec![0.0; dim * dim];
-        let (mut basis, mut column) = (vec![0.0; dim], vec![0.0; dim]);
-        for j in 0..dim {
-            basis[j] = 1.0;
-            operator.apply(&basis, &mut column)?;
-            basis[j] = 0.0;
-            for (i, &entry) in column.iter().enumerate() {
-                entries[i * dim + j] = entry;
-            }
-        }
-        Ok(Self { dim, entries })
-    }
-
-    /// The entries, `[dim, dim]` row-major.
-    pub fn entries(&self) -> &[f32] {
-        &self.entries
+    fn apply_block(&mut self, vs: &[f32], outs: &mut [f32]) -> Result<(), CurvatureError> {
+        (**self).apply_block(vs, outs)
     }
 }
 
-impl LinearOperator for Dense {
+impl<O: LinearOperator + ?Sized> LinearOperator for Box<O> {
     fn dim(&self) -> usize {
-        self.dim
+        (**self).dim()
     }
 
     fn apply(&mut self, v: &[f32], out: &mut [f32]) -> Result<(), CurvatureError> {
-        for (row, out) in self.entries.chunks_exact(self.dim.max(1)).zip(out) {
-            *out = dot(row, v) as f32;
-        }
-        Ok(())
-    }
-}
-
-/// `A + shift I`: damping, or the other end of a spectrum (`A - top I` has its largest magnitude at A's bottom).
-#[derive(Clone, Debug)]
-pub struct Shifted<O> {
-    pub operator: O,
-    pub shift: f64,
-}
-
-impl<O: LinearOperator> LinearOperator for Shifted<O> {
-    fn dim(&self) -> usize {
-        self.operator.dim()
+        (**self).apply(v, out)
     }
 
-    fn apply(&mut self, v: &[f32], out: &mut [f32]) -> Result<(), CurvatureError> {
-        self.operator.apply(v, out)?;
-        for (out, &v) in out.iter_mut().zip(v) {
-            *out = (f64::from(*out) + self.shift * f64::from(v)) as f32;
-        }
-        Ok(())
+    fn apply_block(&mut self, vs: &[f32], outs: &mut [f32]) -> Result<(), CurvatureError> {
+        (**self).apply_block(vs, outs)
     }
 }
 

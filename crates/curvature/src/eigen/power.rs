@@ -4,7 +4,9 @@
 use lapidary_kernels::rng::Stream;
 use serde::{Deserialize, Serialize};
 
-use crate::vector::{distance, scale_into};
+use super::Eigen;
+use crate::basis::{Basis, unit};
+use crate::vector::{distance, random_unit, scale_into};
 use crate::{CurvatureError, LinearOperator, dot, norm};
 
 /// How long to iterate. The defaults are PyHessian's: at most 100 iterations, tolerance 1e-3.
@@ -24,24 +26,6 @@ impl Default for PowerOptions {
     }
 }
 
-/// The outcome of a power iteration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Eigen {
-    /// Rayleigh quotient `<v, H v>`, with its sign.
-    pub value: f64,
-    /// `v`, of unit norm: what `value` and `residual` were computed with.
-    pub vector: Vec<f32>,
-    /// `||H v - value v|| / |value|`: some eigenvalue lies within `residual |value|` of `value`. Infinite if only
-    /// `value` is zero, 0 for the zero operator.
-    pub residual: f64,
-    /// Products made.
-    pub iterations: usize,
-    /// Whether the last iteration moved the value by no more than `tolerance` relative to it, with a residual of at
-    /// most `sqrt(tolerance)`. The quotient's error is of second order in the residual, so both ask for about the
-    /// same; the residual is what tells a settled value from a slow one and from a pair of opposite eigenvalues.
-    pub converged: bool,
-}
-
 /// What is known after an iteration, for a progress line.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PowerStep {
@@ -54,8 +38,8 @@ pub struct PowerStep {
 /// The eigenvalue of largest magnitude of a symmetric operator.
 ///
 /// A start that is all but orthogonal to the top eigenvector can settle on the next one: likely in a handful of
-/// dimensions, not in the thousands of a layer. Deterministic given `options.seed`. The direction of `v` is never compared between iterations: it flips each time
-/// where the eigenvalue is negative. An iteration that runs out is not an error: `converged` is false and `residual`
+/// dimensions, not in the thousands of a layer. Deterministic given `options.seed`. The direction of `v` is never
+/// compared between iterations: it flips each time where the eigenvalue is negative. An iteration that runs out is not an error: `converged` is false and `residual`
 /// says how far it got. Fails on dimension 0, on NaN or infinity in a product, and with the operator's own errors.
 pub fn top_eigenvalue(
     operator: &mut dyn LinearOperator,
@@ -68,7 +52,7 @@ pub fn top_eigenvalue(
     }
     let mut eigen = Eigen {
         value: 0.0,
-        vector: random_unit(dim, options.seed),
+        vector: random_unit(dim, &mut Stream::new(options.seed, 0)),
         residual: f64::INFINITY,
         iterations: 0,
         converged: false,
@@ -83,7 +67,7 @@ pub fn top_eigenvalue(
         let previous = std::mem::replace(&mut eigen.value, dot(&eigen.vector, &product));
         let length = norm(&product);
         if !length.is_finite() {
-            return Err(CurvatureError::NonFinite { iteration });
+            return Err(CurvatureError::NonFinite { product: iteration });
         }
         let distance = distance(&product, eigen.value, &eigen.vector);
         eigen.residual = if distance == 0.0 { 0.0 } else { distance / eigen.value.abs() };
@@ -99,17 +83,51 @@ pub fn top_eigenvalue(
     Ok(eigen)
 }
 
-/// A direction drawn uniformly from the sphere.
-fn random_unit(dim: usize, seed: u64) -> Vec<f32> {
-    let mut stream = Stream::new(seed, 0);
-    let normal: Vec<f32> = (0..dim).map(|_| stream.normal()).collect();
-    let length = norm(&normal);
-    let mut unit = vec![0.0; dim];
-    if length > 0.0 {
-        scale_into(&normal, 1.0 / length, &mut unit);
-    } else {
-        // Every draw was 0: possible, if only in few dimensions, and a zero start would report a zero eigenvalue.
-        unit[0] = 1.0;
+/// The `count` eigenvalues of largest magnitude, one after the other: those found are taken out of the operator
+/// (deflation, as PyHessian does it). [`lanczos`](super::lanczos) needs far fewer products for more than one.
+pub fn top_eigenvalues(
+    operator: &mut dyn LinearOperator,
+    count: usize,
+    options: &PowerOptions,
+    progress: &mut dyn FnMut(usize, PowerStep),
+) -> Result<Vec<Eigen>, CurvatureError> {
+    let mut found = Vec::new();
+    let mut basis = Basis::new(operator.dim());
+    for number in 0..count.min(operator.dim()) {
+        let mut deflated = Deflated { operator: &mut *operator, basis: &basis };
+        let options = PowerOptions { seed: options.seed.wrapping_add(number as u64), ..*options };
+        let eigen = top_eigenvalue(&mut deflated, &options, &mut |step| progress(number, step))?;
+        let mut vector: Vec<f64> = eigen.vector.iter().map(|&v| v.into()).collect();
+        basis.remove_from(&mut vector);
+        basis.push(unit(&vector).0);
+        found.push(eigen);
     }
-    unit
+    Ok(found)
+}
+
+/// `P A P` with `P` what is orthogonal to the basis.
+struct Deflated<'a> {
+    operator: &'a mut dyn LinearOperator,
+    basis: &'a Basis,
+}
+
+impl Deflated<'_> {
+    fn project(&self, v: &[f32]) -> Vec<f32> {
+        let mut projected: Vec<f64> = v.iter().map(|&v| v.into()).collect();
+        self.basis.remove_from(&mut projected);
+        projected.into_iter().map(|v| v as f32).collect()
+    }
+}
+
+impl LinearOperator for Deflated<'_> {
+    fn dim(&self) -> usize {
+        self.operator.dim()
+    }
+
+    fn apply(&mut self, v: &[f32], out: &mut [f32]) -> Result<(), CurvatureError> {
+        self.operator.apply(&self.project(v), out)?;
+        let projected = self.project(out);
+        out.copy_from_slice(&projected);
+        Ok(())
+    }
 }
