@@ -4,6 +4,7 @@
 //! `error: ...`, and exit code 2 for a call, recipe or configuration that cannot be, 1 for all else.
 
 mod command;
+mod curvature;
 mod device;
 mod exit;
 mod output;

@@ -58,7 +58,8 @@ impl Density {
     /// The density at each of `places`, with every node spread to a normal distribution of deviation `width`.
     pub fn at(&self, places: &[f64], width: f64) -> Vec<f64> {
         let height = 1.0 / (width * std::f64::consts::TAU.sqrt());
-        let bell = |place: f64, node: &Node| node.weight * height * (-0.5 * ((place - node.value) / width).powi(2)).exp();
+        let bell =
+            |place: f64, node: &Node| node.weight * height * (-0.5 * ((place - node.value) / width).powi(2)).exp();
         places.iter().map(|&place| self.nodes.iter().map(|node| bell(place, node)).sum()).collect()
     }
 }

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 /// What can go wrong while curvature is measured.
@@ -41,7 +43,30 @@ pub enum CurvatureError {
          look for a diverged checkpoint or a non-finite loss on this data"
     )]
     NoStep { smallest: f64, largest: f64 },
+    #[error("the examples have no target that counts")]
+    NoTargets,
+    #[error("the model has no trained parameter {0}")]
+    Parameter(String),
+    #[error("elements {start} to {end} of parameter {path} overlap others or do not exist")]
+    Run { path: String, start: usize, end: usize },
+    #[error("no layer with a weight is selected as a whole: there is nothing to take Kronecker factors of")]
+    NoLayer,
+    #[error("the Kronecker factors of {0} hold NaN or infinity")]
+    NonFiniteFactor(String),
+    #[error("a damping must be a positive finite number, not {0}")]
+    Damping(f64),
+    #[error("stopped")]
+    Stopped,
+    #[error("cannot keep products in {path}: {error}")]
+    Record { path: PathBuf, error: std::io::Error },
     /// A product could not be made; the operator's own error is inside.
     #[error(transparent)]
     Operator(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl CurvatureError {
+    /// Wraps an error that is not of this crate.
+    pub(crate) fn operator(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Operator(Box::new(error))
+    }
 }

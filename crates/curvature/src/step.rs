@@ -1,7 +1,7 @@
 //! Hessian-vector products from two gradients, and the step they take.
 //!
 //! The central difference `D(h) = (g(w + h v) - g(w - h v)) / 2h` is `H v` up to two errors: truncation, which grows
-//! as `h^2`, and the rounding of the `f32` gradients and parameters, which grows as `1/h`. Between them lies a narrow
+//! as `h^2`, and the rounding of the gradients and parameters, which grows as `1/h`. Between them lies a narrow
 //! best step that depends on the model, the data and `v`. [`settle`] finds it from the differences themselves.
 //!
 //! Let `c` be the truncation error of `D(h)` and `r` the size of its rounding error, which is independent from one
@@ -19,7 +19,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CurvatureError, norm};
+use crate::CurvatureError;
 
 /// A step for central differences, settled on one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,41 +31,72 @@ pub struct Difference {
 }
 
 /// Writes the gradient at `w + step v` (`step` has a sign) into the slice.
-pub type GradientAt<'a> = dyn FnMut(f64, &mut [f32]) -> Result<(), CurvatureError> + 'a;
+pub type GradientAt<'a> = dyn FnMut(f64, &mut [f64]) -> Result<(), CurvatureError> + 'a;
 
-/// Where the search begins, and its bounds, relative to `scale`. For a unit `v` and `scale = ||w||` the first step
-/// changes the parameters by 2e-4 of their size; shorter steps than the bound are lost in the rounding of `w` itself.
-const FIRST: f64 = 2e-4;
-const SHORTEST: f64 = 1e-8;
+/// Where a search begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Search {
+    /// A length over which the gradient may change altogether: `||w|| / ||v||`.
+    pub scale: f64,
+    /// The first step, relative to the scale.
+    first: f64,
+    /// The shortest: what is shorter is lost in the rounding of `w` itself.
+    shortest: f64,
+    /// A step with less error than this (relative) is not improved any further.
+    good: f64,
+}
+
+impl Search {
+    /// For gradients that are computed in `f32`.
+    pub fn of_f32(scale: f64) -> Self {
+        Self { scale, first: 2e-4, shortest: 1e-8, good: 1e-5 }
+    }
+
+    /// For gradients that are computed in `f64`.
+    pub fn of_f64(scale: f64) -> Self {
+        Self { scale, first: 1e-5, shortest: 1e-13, good: 1e-9 }
+    }
+}
+
+/// The longest step, relative to the scale.
 const LONGEST: f64 = 1.0;
 /// A search costs six gradients a round; two rounds are usual.
 const ROUNDS: usize = 10;
 /// The most that the step changes in one round.
 const JUMP: f64 = 16.0;
-/// A step with less error than this (relative) is not improved any further.
-const GOOD: f64 = 1e-5;
-
 /// `out = D(step)`, two gradients. A gradient that is not finite leaves an `out` that is not finite.
-pub fn product(grad_at: &mut GradientAt<'_>, step: f64, out: &mut [f32]) -> Result<(), CurvatureError> {
+pub fn product(grad_at: &mut GradientAt<'_>, step: f64, out: &mut [f64]) -> Result<(), CurvatureError> {
     let mut behind = vec![0.0; out.len()];
     difference(grad_at, step, out, &mut behind)
 }
 
+/// `D(step)` and an estimate of its relative error, four gradients: how far `D(2 step)` is from it. Three times the
+/// truncation error where that is the larger, and about the rounding error where that is: never much too low.
+pub fn tested_product(grad_at: &mut GradientAt<'_>, step: f64, out: &mut [f64]) -> Result<f64, CurvatureError> {
+    product(grad_at, step, out)?;
+    let mut double = vec![0.0; out.len()];
+    product(grad_at, 2.0 * step, &mut double)?;
+    let apart: f64 = out.iter().zip(&double).map(|(a, b)| (a - b) * (a - b)).sum();
+    let size: f64 = out.iter().map(|a| a * a).sum();
+    Ok(if apart == 0.0 { 0.0 } else { (apart / size).sqrt() })
+}
+
 /// Finds the step for products with one `v`; steps found on one vector serve others of the same length well.
 ///
-/// `scale` is a length over which the gradient may change altogether: `||w|| / ||v||`. Where no step is good, the best
-/// one seen is returned with its error, which the caller has to judge. A product that is zero at every step gives
-/// error 0. Fails on `dim` 0, a `scale` that is not positive, and if no step gives finite gradients.
-pub fn settle(grad_at: &mut GradientAt<'_>, dim: usize, scale: f64) -> Result<Difference, CurvatureError> {
+/// Where no step is good, the best one seen is returned with its error, which the caller has to judge. A product that is
+/// zero at every step gives error 0. Fails on `dim` 0, a scale that is not positive, and if no step gives finite
+/// gradients.
+pub fn settle(grad_at: &mut GradientAt<'_>, dim: usize, search: Search) -> Result<Difference, CurvatureError> {
+    let scale = search.scale;
     if dim == 0 {
         return Err(CurvatureError::Empty);
     }
     if !(scale > 0.0 && scale.is_finite()) {
         return Err(CurvatureError::Step(scale));
     }
-    let (mut shortest, mut longest) = (SHORTEST * scale, LONGEST * scale);
+    let (mut shortest, mut longest) = (search.shortest * scale, LONGEST * scale);
     let mut products = Products::new(dim);
-    let mut step = FIRST * scale;
+    let mut step = search.first * scale;
     let mut best: Option<Difference> = None;
     let mut finite = false;
     for _ in 0..ROUNDS {
@@ -82,7 +113,7 @@ pub fn settle(grad_at: &mut GradientAt<'_>, dim: usize, scale: f64) -> Result<Di
             Outcome::Errors(errors) => {
                 finite = true;
                 let seen = Difference { step, error: errors.at(1.0) };
-                if seen.error <= GOOD {
+                if seen.error <= search.good {
                     return Ok(seen);
                 }
                 if best.is_none_or(|best| seen.error < best.error) {
@@ -112,15 +143,15 @@ pub fn settle(grad_at: &mut GradientAt<'_>, dim: usize, scale: f64) -> Result<Di
     match best {
         Some(best) => Ok(best),
         None if finite => Ok(Difference { step, error: 0.0 }),
-        None => Err(CurvatureError::NoStep { smallest: step, largest: FIRST * scale }),
+        None => Err(CurvatureError::NoStep { smallest: step, largest: search.first * scale }),
     }
 }
 
 fn difference(
     grad_at: &mut GradientAt<'_>,
     step: f64,
-    out: &mut [f32],
-    behind: &mut [f32],
+    out: &mut [f64],
+    behind: &mut [f64],
 ) -> Result<(), CurvatureError> {
     if !(step > 0.0 && step.is_finite()) {
         return Err(CurvatureError::Step(step));
@@ -129,17 +160,17 @@ fn difference(
     grad_at(-step, behind)?;
     let over = 0.5 / step;
     for (ahead, &behind) in out.iter_mut().zip(behind.iter()) {
-        *ahead = ((f64::from(*ahead) - f64::from(behind)) * over) as f32;
+        *ahead = (*ahead - behind) * over;
     }
     Ok(())
 }
 
 /// `D(h/2)`, `D(h)` and `D(2h)`.
 struct Products {
-    half: Vec<f32>,
-    whole: Vec<f32>,
-    double: Vec<f32>,
-    scratch: Vec<f32>,
+    half: Vec<f64>,
+    whole: Vec<f64>,
+    double: Vec<f64>,
+    scratch: Vec<f64>,
 }
 
 enum Outcome {
@@ -157,15 +188,15 @@ impl Products {
         difference(grad_at, step, &mut self.whole, &mut self.scratch)?;
         difference(grad_at, 0.5 * step, &mut self.half, &mut self.scratch)?;
         difference(grad_at, 2.0 * step, &mut self.double, &mut self.scratch)?;
-        let (mut near, mut far, mut cross) = (0f64, 0f64, 0f64);
+        let (mut near, mut far, mut cross, mut size) = (0f64, 0f64, 0f64, 0f64);
         for ((&half, &whole), &double) in self.half.iter().zip(&self.whole).zip(&self.double) {
-            let inner = f64::from(whole) - f64::from(half);
-            let outer = f64::from(double) - f64::from(whole);
+            let (inner, outer) = (whole - half, double - whole);
             near += inner * inner;
             far += outer * outer;
             cross += inner * outer;
+            size += whole * whole;
         }
-        let size = norm(&self.whole);
+        let size = size.sqrt();
         Ok(if !(near + far + size).is_finite() {
             Outcome::NotFinite
         } else if near == 0.0 && far == 0.0 && size == 0.0 {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use approx::assert_relative_eq;
 use burn::module::Module;
 use burn::tensor::Device;
+use lapidary_curvature::problem::ClassifiedExamples;
 use lapidary_curvature::{
-    BlockHessian, CurvatureError, Difference, HessianSample, LinearOperator, PowerOptions, dot, norm, symmetric_error,
+    CurvatureError, Difference, Hessian, LinearOperator, PowerOptions, Selection, Surface, dot, norm, symmetric_error,
     top_eigenvalue,
 };
 use lapidary_data::{Batch, Encoded};
@@ -22,7 +23,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-fn model() -> Bert {
+pub fn model() -> Bert {
     let checkpoint = Checkpoint::open(&golden("bert-a")).unwrap();
     let config = BertConfig::read(checkpoint.config(), None).unwrap();
     let model = Bert::new(&config, 0, &Device::flex().autodiff());
@@ -30,10 +31,10 @@ fn model() -> Bert {
 }
 
 /// The oracle's numbers.
-struct Oracle(SafetensorsFile);
+pub struct Oracle(SafetensorsFile);
 
 impl Oracle {
-    fn open() -> Self {
+    pub fn open() -> Self {
         Self(SafetensorsFile::open(&golden("bert-hessian.safetensors")).unwrap())
     }
 
@@ -43,7 +44,7 @@ impl Oracle {
     }
 
     /// The examples without their padding.
-    fn examples(&self) -> Vec<Encoded> {
+    pub fn examples(&self) -> Vec<Encoded> {
         let [ids, types, visible] = ["input_ids", "token_type_ids", "attention_mask"].map(|name| self.integers(name));
         let labels = self.integers("labels");
         let length = ids.len() / labels.len();
@@ -83,12 +84,19 @@ impl Oracle {
 }
 
 /// The examples as `block` reads them, in batches of `rows`.
-fn sample(examples: &[Encoded], rows: usize, block: usize) -> HessianSample {
-    let model = model().valid();
+fn sample(examples: &[Encoded], rows: usize, block: usize) -> ClassifiedExamples {
     let batches = examples.chunks(rows).map(|rows| Batch::collate(&rows.iter().collect::<Vec<_>>(), 0)).collect();
-    let mut sample = HessianSample::new(&model, batches);
-    (0..block).for_each(|below| sample.advance(&model, below));
+    let mut sample = ClassifiedExamples::new(batches);
+    sample.advance(&model().valid(), block);
     sample
+}
+
+type BertHessian<'a> = Hessian<'a, Bert, ClassifiedExamples>;
+
+fn hessian(sample: &ClassifiedExamples, block: usize, difference: Option<Difference>) -> BertHessian<'_> {
+    let model = model();
+    let selection = Selection::of(&model, |path| path.starts_with(&Bert::block_path(block))).unwrap();
+    Hessian::new(Surface::new(model, sample, selection).unwrap(), difference)
 }
 
 /// `||actual - expected|| / ||expected||`
@@ -97,13 +105,13 @@ fn distance(actual: &[f32], expected: &[f32]) -> f64 {
     norm(&actual.iter().zip(expected).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(expected)
 }
 
-fn gradient(hessian: &mut BlockHessian<'_, Bert>) -> Vec<f32> {
+fn gradient(hessian: &mut BertHessian) -> Vec<f32> {
     let (v, mut out) = (vec![0.0; hessian.dim()], vec![0.0; hessian.dim()]);
-    hessian.gradient_at(&v, 0.0, &mut out).unwrap();
-    out
+    hessian.surface().gradient_at(&v, 0.0, &mut out).unwrap();
+    out.into_iter().map(|g| g as f32).collect()
 }
 
-fn product(hessian: &mut BlockHessian<'_, Bert>, v: &[f32]) -> Vec<f32> {
+fn product(hessian: &mut BertHessian, v: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; hessian.dim()];
     hessian.apply(v, &mut out).unwrap();
     out
@@ -114,25 +122,25 @@ fn gradients_and_products_agree_with_double_backward() {
     let oracle = Oracle::open();
     for block in 0..BLOCKS {
         let sample = sample(&oracle.examples(), 8, block);
-        let mut hessian = BlockHessian::new(model(), block, &sample, None);
-        let error = distance(&gradient(&mut hessian), &oracle.vector(block, "gradient"));
+        let mut operator = hessian(&sample, block, None);
+        let error = distance(&gradient(&mut operator), &oracle.vector(block, "gradient"));
         assert!(error < 1e-4, "block {block}: the gradient is off by {error:e}");
 
         let (v, expected) = (oracle.vector(block, "v"), oracle.vector(block, "hv"));
-        assert!(hessian.difference().is_none());
-        let error = distance(&product(&mut hessian, &v), &expected);
+        assert!(operator.difference().is_none());
+        let error = distance(&product(&mut operator, &v), &expected);
         assert!(error < 1e-3, "block {block}: the product is off by {error:e}");
-        let settled = hessian.difference().unwrap();
+        let settled = operator.difference().unwrap();
         assert!(settled.step > 0.0 && (0.0..1e-2).contains(&settled.error), "block {block}: {settled:?}");
 
         // The step has been settled along the most curved directions; here it is short, but not useless.
         let longer: Vec<f32> = v.iter().map(|v| -3.0 * v).collect();
         let expected: Vec<f32> = expected.iter().map(|hv| -3.0 * hv).collect();
-        let error = distance(&product(&mut hessian, &longer), &expected);
+        let error = distance(&product(&mut operator, &longer), &expected);
         assert!(error < 1e-2, "block {block}: the product with a longer vector is off by {error:e}");
-        assert_eq!(hessian.difference(), Some(settled));
-        assert!(product(&mut hessian, &vec![0.0; v.len()]).iter().all(|&x| x == 0.0));
-        assert!(symmetric_error(&mut hessian, 2, 0).unwrap() < 1e-2);
+        assert_eq!(operator.difference(), Some(settled));
+        assert!(product(&mut operator, &vec![0.0; v.len()]).iter().all(|&x| x == 0.0));
+        assert!(symmetric_error(&mut operator, 2, 0).unwrap() < 1e-2);
     }
 }
 
@@ -141,8 +149,8 @@ fn power_iteration_finds_the_top_of_the_dense_spectrum() {
     let oracle = Oracle::open();
     for block in 0..BLOCKS {
         let sample = sample(&oracle.examples(), 8, block);
-        let mut hessian = BlockHessian::new(model(), block, &sample, None);
-        let eigen = top_eigenvalue(&mut hessian, &PowerOptions::default(), &mut |_| ()).unwrap();
+        let mut operator = hessian(&sample, block, None);
+        let eigen = top_eigenvalue(&mut operator, &PowerOptions::default(), &mut |_| ()).unwrap();
         assert!(eigen.converged, "block {block}: residual {} after {}", eigen.residual, eigen.iterations);
         assert_relative_eq!(eigen.value, oracle.top(block), max_relative = 0.01);
         let along = dot(&eigen.vector, &oracle.vector(block, "eigenvector")).abs();
@@ -159,8 +167,8 @@ fn batches_of_a_sample_add_up() {
         let v = oracle.vector(block, "eigenvector");
         let [whole, parts] = [8, 3].map(|rows| {
             let sample = sample(&oracle.examples(), rows, block);
-            let mut hessian = BlockHessian::new(model(), block, &sample, difference);
-            [gradient(&mut hessian), product(&mut hessian, &v)]
+            let mut operator = hessian(&sample, block, difference);
+            [gradient(&mut operator), product(&mut operator, &v)]
         });
         for ((whole, parts), what) in whole.iter().zip(&parts).zip(["gradient", "product"]) {
             let error = distance(parts, whole);
@@ -174,9 +182,9 @@ fn a_label_without_a_class_is_an_error() {
     let mut examples = Oracle::open().examples();
     examples[2].label = 9;
     let sample = sample(&examples, 8, 0);
-    let mut hessian = BlockHessian::new(model(), 0, &sample, None);
-    let (v, mut out) = (vec![1.0; hessian.dim()], vec![0.0; hessian.dim()]);
-    let error = hessian.apply(&v, &mut out).unwrap_err();
+    let mut operator = hessian(&sample, 0, None);
+    let (v, mut out) = (vec![1.0; operator.dim()], vec![0.0; operator.dim()]);
+    let error = operator.apply(&v, &mut out).unwrap_err();
     assert!(matches!(error, CurvatureError::Operator(_)), "{error}");
     assert!(error.to_string().contains("target 9 of row 2"), "{error}");
 }

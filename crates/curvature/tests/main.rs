@@ -2,8 +2,11 @@
 
 mod density;
 mod eigen;
+mod golden;
 mod hessian;
+mod kronecker;
 mod lanczos;
+mod landscape;
 mod operators;
 mod step;
 mod support;

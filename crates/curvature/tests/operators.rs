@@ -1,9 +1,7 @@
 //! Sums, multiples, inverses and diagonals against matrices that are written out.
 
 use approx::assert_relative_eq;
-use lapidary_curvature::operator::{
-    Diagonal, Inverse, InverseOptions, Scaled, Sum, estimate_diagonal, exact_diagonal,
-};
+use lapidary_curvature::operator::{Diagonal, Inverse, InverseOptions, Scaled, Sum, estimate_diagonal, exact_diagonal};
 use lapidary_curvature::{CurvatureError, Dense, LinearOperator, Shifted};
 
 use super::support::with_spectrum;

@@ -68,9 +68,8 @@ fn a_space_that_holds_everything_is_exact() {
 
 #[test]
 fn bad_calls_are_errors() {
-    let run = |operator: &mut dyn LinearOperator, options: TraceOptions| {
-        trace(operator, &options, &mut |_| ()).unwrap_err()
-    };
+    let run =
+        |operator: &mut dyn LinearOperator, options: TraceOptions| trace(operator, &options, &mut |_| ()).unwrap_err();
     let mut matrix = Diagonal { entries: vec![1.0; 100] };
     let few = TraceOptions { products: 20, ..Default::default() };
     assert!(matches!(run(&mut matrix, few), CurvatureError::Products { found: 20, needed: 28 }));

@@ -287,9 +287,9 @@ impl Classifier for Bert {
     fn embed(&self, batch: &Batch, pass: &Pass) -> Tensor<2> {
         let positions: Vec<u32> = (0..batch.rows).flat_map(|_| 0..batch.length as u32).collect();
         let embeddings = &self.embeddings;
-        let x = embeddings.word.forward(&batch.ids)
-            + embeddings.position.forward(&positions)
-            + embeddings.token_type.forward(&batch.types); // [B·L, D]
+        let x = embeddings.word.forward(&batch.ids, pass)
+            + embeddings.position.forward(&positions, pass)
+            + embeddings.token_type.forward(&batch.types, pass); // [B·L, D]
         pass.dropout(embeddings.norm.forward(x), u64::MAX)
     }
 

@@ -257,10 +257,10 @@ impl Decoder {
         if length > self.longest {
             return Err(ModelError::TooLong { length, positions: self.longest });
         }
-        let mut x = self.tokens.forward(ids); // [B·L, D]
+        let mut x = self.tokens.forward(ids, pass); // [B·L, D]
         if let Some(table) = &self.positions {
             let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length as u32).collect();
-            x = x + table.forward(&positions);
+            x = x + table.forward(&positions, pass);
         }
         if let (Some(linear), Some(estimate)) = (&self.estimate, estimate) {
             x = linear.forward_residual(estimate, x, pass);

@@ -5,15 +5,18 @@ pub mod checkpoint;
 pub mod classifier;
 pub mod decoder;
 mod error;
+mod kinks;
 pub mod layer;
 pub mod load;
 pub mod objective;
 pub mod parameters;
 mod pass;
 pub mod resnet;
+pub mod taps;
 pub mod trunk;
 pub mod vilt;
 
 pub use classifier::{Checkpointed, Classifier, Matrix};
 pub use error::ModelError;
+pub use kinks::Kinks;
 pub use pass::Pass;

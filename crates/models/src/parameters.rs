@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Gradients, Shape, Tensor};
+use burn::tensor::{FloatDType, Gradients, Shape, Tensor};
 
 /// One parameter on a walk.
 pub struct Parameter<'a> {
@@ -45,6 +45,11 @@ pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> GradientMap {
 /// that is trained.
 pub fn train_only<M: Module>(module: M, wanted: &dyn Fn(&str) -> bool) -> M {
     module.map(&mut Choose { path: Vec::new(), wanted })
+}
+
+/// A model in another type of number. Statistics that are no parameters follow.
+pub fn cast<M: Module>(module: M, dtype: FloatDType) -> M {
+    map(module, &mut |parameter| parameter.value.cast(dtype))
 }
 
 /// Path and shape of every parameter.

@@ -4,13 +4,18 @@ use burn::tensor::Tensor;
 use lapidary_kernels::precision::Precision;
 use lapidary_ops::{self as ops, DropoutKey};
 
+use crate::kinks::Kinks;
+use crate::taps::Taps;
+
 /// One forward pass: an evaluation, or a training step with its dropout and the statistics of its batch; in some
 /// precision.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pass {
     training: bool,
     precision: Precision,
     dropout: Option<(f32, u64, u64)>,
+    kinks: Option<Kinks>,
+    taps: Option<Taps>,
 }
 
 impl Pass {
@@ -27,6 +32,26 @@ impl Pass {
     /// The same with matrix products, forward and backward, in another precision than f32.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same with ReLUs on the sides that were written down.
+    pub fn with_kinks(self, kinks: Kinks) -> Self {
+        Self { kinks: Some(kinks), ..self }
+    }
+
+    /// The same with layers that write down what they read and give.
+    pub fn with_taps(self, taps: Taps) -> Self {
+        Self { taps: Some(taps), ..self }
+    }
+
+    /// The sides that ReLUs are on, if they are held.
+    pub fn kinks(&self) -> Option<&Kinks> {
+        self.kinks.as_ref()
+    }
+
+    /// Where layers write down what they read and give, if they do.
+    pub(crate) fn taps(&self) -> Option<&Taps> {
+        self.taps.as_ref()
     }
 
     /// Of matrix products.

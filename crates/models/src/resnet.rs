@@ -55,7 +55,7 @@ impl ConvNorm {
     }
 
     fn forward(&self, pictures: Pictures, residual: Option<Tensor<2>>, relu: bool, pass: &Pass) -> Pictures {
-        let pictures = self.conv.forward(pictures); // [B·H'·W', O]
+        let pictures = self.conv.forward(pictures, pass); // [B·H'·W', O]
         Pictures { x: self.norm.forward(pictures.x, residual, relu, pass), ..pictures }
     }
 }
@@ -101,6 +101,7 @@ impl ResNet {
     /// `[B·H·W, 3]` → logits `[B, classes]`.
     pub fn logits(&self, pictures: Pictures, pass: &Pass) -> Tensor<2> {
         let batch = pictures.batch;
+        let pictures = Pictures { x: pictures.x.cast(self.head.weight.val().dtype()), ..pictures };
         let stem = self.stem.forward(pictures, None, true, pass); // [B·H·W, C]
         let last = self.blocks.iter().fold(stem, |x, block| block.forward(x, pass)); // [B·H'·W', C']
         self.head.forward(ops::average_pool(last.x, batch), pass) // [B, C'] inside

@@ -179,7 +179,8 @@ impl Vilt {
             }
         }
         let shape = [pictures.len() * self.patches(), patch * patch * CHANNELS];
-        Tensor::from_data(TensorData::new(pixels, shape), &self.embeddings.patch.weight.val().device())
+        let weight = self.embeddings.patch.weight.val();
+        Tensor::from_data(TensorData::new(pixels, shape), (&weight.device(), weight.dtype()))
     }
 }
 
@@ -228,9 +229,9 @@ impl Classifier for Vilt {
         let (rows, length, patches) = (batch.rows, batch.length, self.patches());
         let embeddings = &self.embeddings;
         let count = |n: usize| -> Vec<u32> { (0..rows).flat_map(|_| 0..n as u32).collect() };
-        let words = embeddings.word.forward(&batch.ids) + embeddings.position.forward(&count(length)); // [B·L, D]
+        let words = embeddings.word.forward(&batch.ids, pass) + embeddings.position.forward(&count(length), pass); // [B·L, D]
         let picture = embeddings.patch.forward(self.pixels(&batch.images), pass)
-            + embeddings.patch_position.forward(&count(patches)); // [B·P, D]
+            + embeddings.patch_position.forward(&count(patches), pass); // [B·P, D]
         let [_, width] = words.dims();
         let both = Tensor::cat(vec![picture.reshape([rows, patches, width]), words.reshape([rows, length, width])], 1); // [B, P + L, D]
         pass.dropout(both.reshape([rows * (patches + length), width]), u64::MAX)

@@ -1,6 +1,7 @@
 //! The commands, one a file: each has its arguments as `Args` and does its work in `run`.
 
 mod bench;
+mod curvature;
 mod demo;
 mod generate;
 mod inspect;
@@ -42,6 +43,8 @@ pub enum Command {
     Run(run::Args),
     /// Write text with a trained model: token after token, or a whole canvas in a few passes
     Generate(generate::Args),
+    /// Measure how the loss of a trained model is curved: eigenvalues, trace, density, blocks, landscape
+    Curvature(curvature::Args),
     /// Show what is in a checkpoint: config, tensors, sizes, what packing saves
     Inspect(inspect::Args),
     /// Time the program's work, beside a peer's if one is named
@@ -59,6 +62,7 @@ impl Command {
             Self::Bench(args) => bench::run(&args, options, device),
             Self::Report(args) => report::run(&args),
             Self::Generate(args) => generate::run(&args, options, device),
+            Self::Curvature(args) => curvature::run(&args, options, device),
             Self::Inspect(args) => inspect::run(&args, options),
         }
     }

@@ -1,7 +1,8 @@
 //! The second stage: how sharply the loss is curved along each block.
 
 use burn::module::Module;
-use lapidary_curvature::{BlockHessian, Difference, HessianSample, LayerSensitivity, PowerOptions, top_eigenvalue};
+use lapidary_curvature::problem::ClassifiedExamples;
+use lapidary_curvature::{Difference, Hessian, LayerSensitivity, PowerOptions, Selection, Surface, top_eigenvalue};
 use lapidary_data::{Batch, Encoded};
 use lapidary_kernels::rng::Stream;
 use lapidary_models::Classifier;
@@ -80,13 +81,17 @@ pub fn curvature<S: ModelSource>(
         if measured.len() >= (number + 1) * blocks {
             continue;
         }
-        let mut sample = HessianSample::new(&plain, batches(rows, settings.batch_size, run));
+        let mut sample = ClassifiedExamples::new(batches(rows, settings.batch_size, run));
         for block in 0..blocks {
             let place = number * blocks + block;
             if measured.len() <= place {
+                sample.advance(&plain, block);
+                let prefix = S::Model::block_path(block);
+                let selection = Selection::of(&model, |path| path.starts_with(&prefix))?;
+                let surface = Surface::new(model.clone(), &sample, selection)?;
                 // A step that was settled on one sample serves the others: same block, same scale.
                 let settled = measured.iter().find(|other| other.block == block).map(|other| other.difference);
-                let mut hessian = BlockHessian::new(model.clone(), block, &sample, settled);
+                let mut hessian = Hessian::new(surface, settled);
                 let options = PowerOptions {
                     iterations: settings.iterations,
                     tolerance: settings.tolerance,
@@ -117,7 +122,6 @@ pub fn curvature<S: ModelSource>(
                     return Err(TrainError::Interrupted { step, total }.into());
                 }
             }
-            sample.advance(&plain, block);
         }
     }
     progress.finish("done");

@@ -27,7 +27,7 @@ pub use corpus::{Corpus, corpus};
 pub use finetune::{Finetuned, TaskRun, finetune};
 pub use model::OBJECTIVE;
 pub use pretrain::{Pretrained, pretrain};
-pub use prompt::{Marks, TASK, TaskForm};
+pub use prompt::{END, Marks, TASK, TaskForm};
 pub use report::{Written, write};
 pub use scores::{Scored, scores};
 pub use speculative::{SpeculativeResult, speculative};

@@ -4,6 +4,7 @@ mod combined;
 mod dense;
 mod diagonal;
 mod inverse;
+mod recorded;
 
 use lapidary_kernels::rng::Stream;
 
@@ -13,6 +14,7 @@ pub use combined::{Scaled, Shifted, Sum};
 pub use dense::Dense;
 pub use diagonal::{Diagonal, DiagonalEstimate, estimate_diagonal, exact_diagonal};
 pub use inverse::{Inverse, InverseOptions};
+pub use recorded::Recorded;
 
 /// A square matrix that is known by its products with vectors: a Hessian, Gauss-Newton matrix, Fisher matrix or a
 /// Kronecker factor, over the parameters laid out as one vector.

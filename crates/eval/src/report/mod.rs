@@ -17,7 +17,9 @@ pub mod qbert;
 pub mod readme;
 pub mod table;
 
-pub use chart::{Axis, Bar, BarChart, Chart, LineChart, Point, Reference, ScatterChart, ScatterSeries, Series};
+pub use chart::{
+    Axis, Bar, BarChart, Chart, LineChart, Point, Reference, ScatterChart, ScatterSeries, Series, SurfaceChart,
+};
 pub use table::{Cell, Column, Table};
 
 /// A page, from its title down to where the numbers came from.

@@ -38,6 +38,9 @@ impl BatchNorm {
 
     /// `x [B·H·W, C]` → the same, `residual` added to it if there is one, and ReLU taken if asked for.
     pub fn forward(&self, x: Tensor<2>, residual: Option<Tensor<2>>, relu: bool, pass: &Pass) -> Tensor<2> {
+        if relu && let Some(kinks) = pass.kinks() {
+            return kinks.relu(self.forward(x, residual, false, pass));
+        }
         let input =
             BatchNormInput { x, weight: self.weight.val(), bias: self.bias.val(), residual, relu, eps: Self::EPS };
         if !pass.is_training() {

@@ -6,6 +6,8 @@ use lapidary_kernels::conv2d::Conv2dShape;
 use lapidary_ops as ops;
 
 use super::Initializer;
+use crate::pass::Pass;
+use crate::taps::LayerInput;
 
 /// Pictures between layers: `[B·H·W, C]`, the channels of a place side by side.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ impl Conv2d {
     }
 
     /// `[B·H·W, C]` → `[B·H'·W', O]`.
-    pub fn forward(&self, pictures: Pictures) -> Pictures {
+    pub fn forward(&self, pictures: Pictures, pass: &Pass) -> Pictures {
         let Pictures { x, batch, height, width } = pictures;
         let weight = self.weight.val();
         let [output, kernel, _, channels] = weight.dims();
@@ -52,6 +54,13 @@ impl Conv2d {
             padding: [kernel / 2; 2],
         };
         let [height, width] = shape.output_size();
-        Pictures { x: ops::conv2d(x, weight, shape), batch, height, width }
+        let x = match pass.taps() {
+            Some(taps) => {
+                let y = ops::conv2d(x.clone(), weight, shape);
+                taps.tap(self.weight.id, LayerInput::Pictures(x, shape), y)
+            }
+            None => ops::conv2d(x, weight, shape),
+        };
+        Pictures { x, batch, height, width }
     }
 }

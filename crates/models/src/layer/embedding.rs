@@ -5,6 +5,8 @@ use burn::tensor::Tensor;
 use lapidary_ops as ops;
 
 use super::Initializer;
+use crate::pass::Pass;
+use crate::taps::LayerInput;
 
 /// Rows of a table `[V, D]`, looked up by id.
 #[derive(Module, Debug)]
@@ -23,8 +25,12 @@ impl Embedding {
     }
 
     /// `N` ids below `V` → `[N, D]`.
-    pub fn forward(&self, ids: &[u32]) -> Tensor<2> {
+    pub fn forward(&self, ids: &[u32], pass: &Pass) -> Tensor<2> {
         let rows = ops::embedding(self.weight.val(), ids);
+        let rows = match pass.taps() {
+            Some(taps) => taps.tap(self.weight.id, LayerInput::Ids(ids.into()), rows),
+            None => rows,
+        };
         // Rounding what was looked up is rounding the table, without the rows that nobody asked for.
         match self.bits {
             Some(bits) => ops::fake_quantize_rows(rows, bits),

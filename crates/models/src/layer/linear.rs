@@ -6,6 +6,7 @@ use lapidary_ops as ops;
 
 use super::Initializer;
 use crate::pass::Pass;
+use crate::taps::LayerInput;
 
 /// `y = x Wᵀ + b`; a row of `W [O, I]` is one output neuron, as in every published checkpoint.
 ///
@@ -90,7 +91,11 @@ impl Linear {
             None => x,
         };
         let bias = self.bias.as_ref().map(|bias| bias.val());
-        ops::linear(x, self.used_weight(), bias, residual, pass.precision())
+        let Some(taps) = pass.taps() else {
+            return ops::linear(x, self.used_weight(), bias, residual, pass.precision());
+        };
+        let y = ops::linear(x.clone(), self.used_weight(), bias, residual, pass.precision());
+        taps.tap(self.weight.id, LayerInput::Rows(x), y)
     }
 
     /// The weight as it enters the product: rounded where a range is set.

@@ -19,7 +19,7 @@ pub struct Autoregressive {
 
 impl Autoregressive {
     /// What each place is to predict, `[B·L]`: the token behind it where that belongs to the target.
-    fn next(self, batch: &TextBatch) -> Vec<i64> {
+    pub fn next(self, batch: &TextBatch) -> Vec<i64> {
         let mut targets = vec![IGNORED; batch.ids.len()];
         let length = batch.length();
         for (row, (&prompt, &end)) in batch.prompts.iter().zip(&*batch.ends).enumerate() {

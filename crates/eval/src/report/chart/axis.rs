@@ -228,7 +228,15 @@ impl Frame {
         for tick in &self.y.ticks {
             let y = self.y(tick.value);
             canvas.line(&[(self.left, y), (self.right, y)], Stroke::new(Colour::Grid, 1.0))?;
-            canvas.text((self.left - 7.0, y), &tick.label, TICK_SIZE, Align::Right, Colour::Muted)?;
+        }
+        self.draw_axes(canvas)
+    }
+
+    /// The same without the light lines.
+    pub fn draw_axes(&self, canvas: &mut Canvas) -> Result<(), DrawError> {
+        for tick in &self.y.ticks {
+            let at = (self.left - 7.0, self.y(tick.value));
+            canvas.text(at, &tick.label, TICK_SIZE, Align::Right, Colour::Muted)?;
         }
         canvas.line(&[(self.left, self.bottom), (self.right, self.bottom)], Stroke::new(Colour::Axis, 1.0))?;
         for tick in self.x.iter().flat_map(|x| &x.ticks) {

@@ -1,4 +1,4 @@
-//! Charts as inline SVG: lines, bars with error bars, scatter plots.
+//! Charts as inline SVG: lines, bars with error bars, scatter plots, shaded planes.
 //!
 //! Only what needs coordinates is in the SVG; title, legend, axis names and caption are HTML around it, so that they
 //! wrap instead of being clipped. Each chart is drawn twice, wide and narrow, and the page shows the one that fits:
@@ -10,11 +10,13 @@ mod bar;
 mod canvas;
 mod line;
 mod scatter;
+mod surface;
 
 pub use axis::Axis;
 pub use bar::{Bar, BarChart};
 pub use line::{LineChart, Series};
 pub use scatter::{Point, ScatterChart, ScatterSeries};
+pub use surface::SurfaceChart;
 
 use super::ReportError;
 use super::table::Table;
@@ -27,6 +29,7 @@ pub enum Chart {
     Line(LineChart),
     Bar(BarChart),
     Scatter(ScatterChart),
+    Surface(SurfaceChart),
 }
 
 /// A horizontal line to hold values against: `f32, 89.4 %`.
@@ -74,6 +77,7 @@ impl Chart {
             Self::Line(chart) => &chart.title,
             Self::Bar(chart) => &chart.title,
             Self::Scatter(chart) => &chart.title,
+            Self::Surface(chart) => &chart.title,
         }
     }
 
@@ -86,6 +90,7 @@ impl Chart {
             Self::Line(chart) => chart.draw(size),
             Self::Bar(chart) => chart.draw(size),
             Self::Scatter(chart) => chart.draw(size),
+            Self::Surface(chart) => chart.draw(size),
         };
         drawn.map_err(|cause| ReportError::Chart { title: self.title().into(), cause: cause.0 })
     }
@@ -95,6 +100,7 @@ impl Chart {
             Self::Line(chart) => &chart.caption,
             Self::Bar(chart) => &chart.caption,
             Self::Scatter(chart) => &chart.caption,
+            Self::Surface(chart) => &chart.caption,
         }
     }
 
@@ -104,6 +110,7 @@ impl Chart {
             Self::Line(chart) => (chart.x.full_name(), chart.y.full_name()),
             Self::Bar(chart) => (chart.x_name.clone(), chart.y.full_name()),
             Self::Scatter(chart) => (chart.x.full_name(), chart.y.full_name()),
+            Self::Surface(chart) => (chart.x.full_name(), chart.y.full_name()),
         }
     }
 
@@ -113,6 +120,7 @@ impl Chart {
             Self::Line(chart) => chart.legend(),
             Self::Bar(chart) => chart.legend(),
             Self::Scatter(chart) => chart.legend(),
+            Self::Surface(_) => Vec::new(),
         }
     }
 
@@ -122,6 +130,7 @@ impl Chart {
             Self::Line(chart) => (chart.notes(), chart.left_out()),
             Self::Bar(chart) => (Vec::new(), chart.left_out()),
             Self::Scatter(chart) => (Vec::new(), chart.left_out()),
+            Self::Surface(chart) => (vec![format!("Shaded: {}.", chart.value.full_name())], chart.left_out()),
         };
         match left_out {
             0 => {}
@@ -134,7 +143,7 @@ impl Chart {
     /// The numbers behind the marks, where they are few enough to be read.
     pub(super) fn table(&self) -> Option<Table> {
         match self {
-            Self::Line(_) => None,
+            Self::Line(_) | Self::Surface(_) => None,
             Self::Bar(chart) => Some(chart.table()),
             Self::Scatter(chart) => Some(chart.table()),
         }
@@ -161,5 +170,11 @@ impl From<BarChart> for Chart {
 impl From<ScatterChart> for Chart {
     fn from(chart: ScatterChart) -> Self {
         Self::Scatter(chart)
+    }
+}
+
+impl From<SurfaceChart> for Chart {
+    fn from(chart: SurfaceChart) -> Self {
+        Self::Surface(chart)
     }
 }

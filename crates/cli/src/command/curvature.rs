@@ -1,0 +1,158 @@
+//! `lapidary curvature`: how the loss of a trained model is curved.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use burn::tensor::{Device, FloatDType};
+use clap::ValueEnum;
+use lapidary_models::checkpoint::Checkpoint;
+use lapidary_train::Interrupt;
+
+use super::Options;
+use crate::curvature::{self, Matrix, Questions, Run, Settings};
+use crate::exit::Usage;
+use crate::output;
+use crate::stage::RunFolder;
+
+/// Arguments of `lapidary curvature`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Folder of the model: a BERT that sorts texts into classes, or a decoder
+    model: PathBuf,
+
+    /// Files with examples: a table (.tsv, .jsonl) for a classifier, text for a decoder; each may be compressed (.zst)
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+
+    /// Column with the text
+    #[arg(long, value_name = "COLUMN", default_value = "sentence")]
+    text: String,
+
+    /// Column with the second text of a pair
+    #[arg(long, value_name = "COLUMN")]
+    pair: Option<String>,
+
+    /// Column with the class, counted from 0
+    #[arg(long, value_name = "COLUMN", default_value = "label")]
+    label: String,
+
+    /// Examples to measure on [default: 1024 texts of a classifier, 64 passages of a decoder]
+    #[arg(long, value_name = "N")]
+    examples: Option<NonZeroUsize>,
+
+    /// Parameters: trunk for all blocks, all, or what their paths begin with, such as trunk.blocks.3.
+    #[arg(long, value_name = "PATH", default_value = "trunk")]
+    over: String,
+
+    /// What to take the eigenvalues of
+    #[arg(long, value_enum, default_value = "hessian")]
+    matrix: Matrix,
+
+    /// How many of the largest eigenvalues
+    #[arg(long, value_name = "N", default_value = "3")]
+    largest: usize,
+
+    /// How many of the smallest
+    #[arg(long, value_name = "N", default_value = "2")]
+    smallest: usize,
+
+    /// Largest ‖Av − λv‖ of an eigenvalue, relative to the largest
+    #[arg(long, value_name = "T", default_value = "0.01")]
+    tolerance: f64,
+
+    /// Most products for the eigenvalues
+    #[arg(long, value_name = "N", default_value = "100")]
+    products: usize,
+
+    /// Also the trace
+    #[arg(long)]
+    trace: bool,
+
+    /// Also where all eigenvalues lie
+    #[arg(long)]
+    density: bool,
+
+    /// Also how sensitive each block is, on ten samples
+    #[arg(long)]
+    layers: bool,
+
+    /// Examples of each of these samples [default: 256 texts, or 64 passages]
+    #[arg(long, value_name = "N")]
+    layer_examples: Option<NonZeroUsize>,
+
+    /// Also the loss along the two most telling directions
+    #[arg(long)]
+    landscape: bool,
+
+    /// Numbers to compute with
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Numbers,
+
+    /// Examples that are computed at once: changes time and memory, not the answer [default: 32 texts, 4 passages]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<NonZeroUsize>,
+
+    /// Folder for stages, result.json and report.html [default: runs/curvature-NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// What a gradient is computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Numbers {
+    /// Single precision: products within a thousandth
+    F32,
+    /// Double precision: products within a millionth, several times slower
+    F64,
+}
+
+pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+    if args.largest + args.smallest == 0 {
+        return Err(Usage::new("--largest and --smallest are both 0: ask for one eigenvalue at least").into());
+    }
+    if !(args.tolerance > 0.0 && args.tolerance < 1.0) {
+        return Err(Usage::new(format!("--tolerance should be above 0 and below 1, is {}", args.tolerance)).into());
+    }
+    if args.products == 0 {
+        return Err(Usage::new("--products is 0: allow one at least").into());
+    }
+    if args.precision == Numbers::F64 && *device != Device::flex() {
+        return Err(Usage::new("--precision f64 computes on the CPU; leave --device out").into());
+    }
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let name = args.model.canonicalize().unwrap_or_else(|_| args.model.clone());
+    let name = name.file_name().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned());
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/curvature-{name}")));
+    let settings = Settings {
+        name,
+        over: args.over.clone(),
+        matrix: args.matrix,
+        largest: args.largest,
+        smallest: args.smallest,
+        tolerance: args.tolerance,
+        products: args.products,
+        numbers: if args.precision == Numbers::F64 { FloatDType::F64 } else { FloatDType::F32 },
+        seed: options.seed.unwrap_or(0),
+    };
+    let questions =
+        Questions { trace: args.trace, density: args.density, layers: args.layers, landscape: args.landscape };
+    let amounts = curvature::Amounts {
+        examples: args.examples.map(NonZeroUsize::get),
+        layer_examples: args.layer_examples.map(NonZeroUsize::get),
+        batch_size: args.batch_size.map(NonZeroUsize::get),
+    };
+    let interrupt = Interrupt::listen()?;
+    let folder = RunFolder::open(&out)?;
+    let run = Run {
+        settings: &settings,
+        questions,
+        folder: &folder,
+        model: &args.model,
+        data: &args.data,
+        device,
+        interrupt: &interrupt,
+    };
+    let columns = curvature::TextColumns { text: &args.text, pair: args.pair.as_deref(), label: &args.label };
+    let written = curvature::measure(&run, &checkpoint, &columns, &amounts)?;
+    output::print(options.json, &written.run, &written)
+}

@@ -1,0 +1,507 @@
+//! Kronecker factors (Martens and Grosse, 1503.05671; convolutions: Grosse and Martens, 1602.01407; weights that are
+//! used several times: Eschenhagen et al., 2311.00636).
+//!
+//! A layer `z = W a` has the gradient `g aᵀ`, with `g` that of its output. Its block of the Gauss-Newton or Fisher matrix
+//! is the mean of `(g aᵀ) ⊗ (g aᵀ)`, taken as the product of the means: `A` of `a aᵀ` and `B` of `g gᵀ`. A vector
+//! that is `V [O, I]` is then multiplied as `B V A`.
+//!
+//! With `N` examples of `S` positions each (places of a picture, tokens of a text; 1 for other layers), `n` targets that
+//! count, and `g` the gradients of the sum of their losses:
+//!
+//! | | `A` | `B` |
+//! |---|---|---|
+//! | [`Sharing::Expand`] | `1/(N S) Σ a aᵀ` over examples and positions | `1/n Σ g gᵀ` over the same |
+//! | [`Sharing::Reduce`] | `1/N Σ ā āᵀ` with `ā` an example's mean over positions | `1/n Σ ĝ ĝᵀ` with `ĝ` its sum |
+//!
+//! Padding is no position. Where a bias belongs to the layer, `a` has a 1 at its end. Several uses of a weight are more
+//! positions.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ParamId};
+use burn::tensor::{Tensor, TensorData};
+use faer::Mat;
+use lapidary_kernels::conv2d::Conv2dShape;
+use lapidary_kernels::cross_entropy::IGNORED;
+use lapidary_models::parameters;
+use lapidary_models::taps::{LayerInput, LayerUse, Taps};
+
+use crate::operator::LinearOperator;
+use crate::problem::Problem;
+use crate::rows::{Middle, sample, softmax};
+use crate::surface::Surface;
+use crate::symmetric::{Symmetric, diagonalize};
+use crate::{CurvatureError, Selection};
+
+/// What becomes of the positions of an example: see the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Each is an example of its own.
+    Expand,
+    /// An example is the mean of what it reads and the sum of what comes back.
+    Reduce,
+}
+
+/// The input's factor.
+#[derive(Clone, Debug)]
+pub enum InputFactor {
+    /// `[I, I]`, or `[I + 1, I + 1]` with a bias.
+    Full(Mat<f64>),
+    /// Of a table: how often each row is looked up, as a share of all look-ups.
+    Diagonal(Vec<f64>),
+}
+
+/// A layer's factors.
+#[derive(Clone, Debug)]
+pub struct LayerFactors {
+    /// Path of the weight, `[O, I]` or, of a convolution, `[O, K, K, C]`; of a table `[V, D]`, whose rows are inputs.
+    pub weight: String,
+    /// Path of the bias, if it is in the factors.
+    pub bias: Option<String>,
+    /// `A`.
+    pub input: InputFactor,
+    /// `B`, `[O, O]`; of a table `[D, D]`.
+    pub gradient: Mat<f64>,
+}
+
+/// The factors of every layer whose weight is selected as a whole, in the order of the vector.
+///
+/// `middle` chooses the losses: the given targets, sampled ones, or, for [`Middle::GaussNewton`], all directions in
+/// which a row's targets could differ: exact, with as many backward passes as there are classes.
+///
+/// # Errors
+/// Parts that do not fit the model; a selection without a layer; NaN or infinity in a factor.
+pub fn kronecker_factors<M: Module, P: Problem<M>>(
+    surface: &mut Surface<'_, M, P>,
+    middle: Middle,
+    sharing: Sharing,
+) -> Result<Vec<LayerFactors>, CurvatureError> {
+    if matches!(middle, Middle::Sampled { draws: 0, .. }) {
+        return Err(CurvatureError::Count("draws of a sampled Fisher matrix"));
+    }
+    let layers = Layers::of(surface.in_the_middle()?);
+    let mut sums: HashMap<ParamId, Sums> = HashMap::new();
+    let mut place = 0;
+    for part in 0..surface.problem().parts() {
+        let targets = surface.problem().targets(part);
+        let positions = Positions {
+            examples: surface.problem().examples(part),
+            lengths: surface.problem().lengths(surface.in_the_middle()?.0, part),
+        };
+        let mut backward = 0;
+        loop {
+            let taps = Taps::default();
+            let pass = surface.begin(part).with_taps(taps.clone());
+            let logits = surface.differentiable_logits(part, &pass)?;
+            let (device, dtype, shape) = (logits.device(), logits.dtype(), logits.dims());
+            let values: Vec<f64> = logits.clone().inner().into_data().iter::<f64>().collect();
+            let (weights, all) = directions(&values, shape[1], &targets, middle, backward, place);
+            let weights = TensorData::new(weights, shape).convert_dtype(dtype);
+            let weights = Tensor::<2>::from_data(weights, (&device, dtype));
+            let mut gradients = (logits * weights).sum().backward();
+            for used in taps.take(&mut gradients) {
+                if let Some(layer) = layers.0.get(&used.weight) {
+                    let sums = sums.entry(used.weight).or_insert_with(|| Sums::new(layer));
+                    sums.add(used, &positions, sharing, backward == 0)?;
+                }
+            }
+            backward += 1;
+            if backward == all {
+                break;
+            }
+        }
+        surface.count(backward as f64);
+        place += targets.len() as u64;
+    }
+    let counted = surface.counted() as f64;
+    let mut found: Vec<(usize, LayerFactors)> = Vec::new();
+    for (id, sums) in sums {
+        let Some(layer) = layers.0.get(&id) else { continue };
+        found.push((layer.offset, sums.finish(layer, counted)?));
+    }
+    if found.is_empty() {
+        return Err(CurvatureError::NoLayer);
+    }
+    found.sort_by_key(|(offset, _)| *offset);
+    Ok(found.into_iter().map(|(_, factors)| factors).collect())
+}
+
+/// What logits are multiplied with for backward pass number `backward`, row after row, and how many there are to make.
+fn directions(
+    logits: &[f64],
+    classes: usize,
+    targets: &[i64],
+    middle: Middle,
+    backward: usize,
+    place: u64,
+) -> (Vec<f64>, usize) {
+    let all = match middle {
+        Middle::GaussNewton => classes,
+        Middle::Sampled { draws, .. } => draws,
+        Middle::Empirical => 1,
+    };
+    let mut directions = vec![0.0; logits.len()];
+    for (row, ((logits, direction), &target)) in
+        logits.chunks_exact(classes).zip(directions.chunks_exact_mut(classes)).zip(targets).enumerate()
+    {
+        if target == IGNORED {
+            continue;
+        }
+        let p = softmax(logits);
+        match middle {
+            // A column of a root of diag(p) - p pᵀ: diag(√p) - p √pᵀ.
+            Middle::GaussNewton => {
+                let root = p[backward].sqrt();
+                direction.iter_mut().zip(&p).for_each(|(direction, p)| *direction = -p * root);
+                direction[backward] += root;
+            }
+            Middle::Sampled { draws, seed } => {
+                let class = sample(&p, draws, seed, place + row as u64)[backward];
+                let share = (draws as f64).sqrt();
+                direction.iter_mut().zip(&p).for_each(|(direction, p)| *direction = p / share);
+                direction[class] -= 1.0 / share;
+            }
+            Middle::Empirical => {
+                direction.copy_from_slice(&p);
+                direction[target as usize] -= 1.0;
+            }
+        }
+    }
+    (directions, all)
+}
+
+/// The layers of a model that are selected, by their weights.
+struct Layers(HashMap<ParamId, Layer>);
+
+struct Layer {
+    weight: String,
+    bias: Option<String>,
+    offset: usize,
+    /// Rows and columns of the weight.
+    outputs: usize,
+    inputs: usize,
+}
+
+impl Layers {
+    fn of<M: Module>((model, selection): (&M, &Selection)) -> Self {
+        let mut layers = HashMap::new();
+        parameters::visit(model, &mut |parameter| {
+            let Some(layer) = parameter.path.strip_suffix("weight") else { return };
+            let Some(piece) = selection.whole(parameter.path).filter(|piece| piece.shape.len() >= 2) else { return };
+            let bias = format!("{layer}bias");
+            let outputs = piece.shape[0];
+            let layer = Layer {
+                weight: parameter.path.to_owned(),
+                bias: selection.whole(&bias).is_some().then_some(bias),
+                offset: piece.offset,
+                outputs,
+                inputs: piece.elements.len() / outputs,
+            };
+            layers.insert(parameter.id, layer);
+        });
+        Self(layers)
+    }
+}
+
+/// Where the rows of a layer belong.
+struct Positions {
+    examples: usize,
+    lengths: Option<Vec<usize>>,
+}
+
+impl Positions {
+    /// For a layer of so many rows, 1 where a row counts and 0 where it is padding. A layer that works once an example
+    /// has none.
+    fn real(&self, rows: usize) -> Vec<f64> {
+        let each = rows / self.examples.max(1);
+        let is_real = |row: usize| match &self.lengths {
+            Some(lengths) if each > 1 => lengths.get(row / each).is_none_or(|&length| row % each < length),
+            _ => true,
+        };
+        (0..rows).map(|row| f64::from(is_real(row))).collect()
+    }
+}
+
+/// What has been added up for a layer.
+struct Sums {
+    /// `Σ a aᵀ`, without the bias.
+    inputs: Vec<f64>,
+    /// `Σ a`.
+    input: Vec<f64>,
+    /// Number of `a`.
+    count: f64,
+    /// `Σ g gᵀ`.
+    gradients: Vec<f64>,
+    table: bool,
+}
+
+impl Sums {
+    fn new(layer: &Layer) -> Self {
+        Self {
+            inputs: vec![0.0; layer.inputs * layer.inputs],
+            input: vec![0.0; layer.inputs],
+            count: 0.0,
+            gradients: vec![0.0; layer.outputs * layer.outputs],
+            table: false,
+        }
+    }
+
+    fn add(
+        &mut self,
+        used: LayerUse,
+        positions: &Positions,
+        sharing: Sharing,
+        first: bool,
+    ) -> Result<(), CurvatureError> {
+        let gradient = used.output_gradient;
+        let rows = gradient.dims()[0];
+        let each = rows / positions.examples.max(1);
+        let real = positions.real(rows);
+        let a = match used.input {
+            LayerInput::Ids(ids) => {
+                // A look-up is an example of its own either way: means of rows that are looked up have no diagonal
+                // factor.
+                if !self.table {
+                    (self.table, self.inputs, self.gradients) = (true, vec![0.0; self.gradients_len()], Vec::new());
+                }
+                if first {
+                    for (&id, real) in ids.iter().zip(&real) {
+                        self.inputs[id as usize] += real;
+                    }
+                    self.count += real.iter().sum::<f64>();
+                }
+                add_square(&mut self.gradients, gradient);
+                return Ok(());
+            }
+            LayerInput::Rows(x) => x,
+            LayerInput::Pictures(x, shape) => patches(x, &shape),
+        };
+        let host = |numbers: Vec<f64>, shape: [usize; 2]| {
+            let data = TensorData::new(numbers, shape).convert_dtype(a.dtype());
+            Tensor::<2>::from_data(data, (&a.device(), a.dtype()))
+        };
+        let (a, g) = match sharing {
+            Sharing::Expand => {
+                let real = host(real.clone(), [rows, 1]);
+                (first.then(|| a.clone() * real), gradient)
+            }
+            Sharing::Reduce => {
+                let (examples, [_, inputs], [_, outputs]) = (positions.examples, a.dims(), gradient.dims());
+                // An example's positions weigh the same and add up to 1.
+                let shares: Vec<f64> = real
+                    .chunks(each.max(1))
+                    .flat_map(|real| {
+                        let sum = real.iter().sum::<f64>().max(1.0);
+                        real.iter().map(move |real| real / sum)
+                    })
+                    .collect();
+                let shares = host(shares, [rows, 1]);
+                let mean = |a: Tensor<2>| (a * shares).reshape([examples, each, inputs]).sum_dim(1);
+                let sum = gradient.reshape([examples, each, outputs]).sum_dim(1);
+                (first.then(|| mean(a.clone()).reshape([examples, inputs])), sum.reshape([examples, outputs]))
+            }
+        };
+        if let Some(a) = a {
+            self.count += match sharing {
+                Sharing::Expand => real.iter().sum::<f64>(),
+                Sharing::Reduce => positions.examples as f64,
+            };
+            add_elements(&mut self.input, a.clone().sum_dim(0));
+            add_square(&mut self.inputs, a);
+        }
+        add_square(&mut self.gradients, g);
+        Ok(())
+    }
+
+    /// Rows of a table, whose outputs were taken for them.
+    fn gradients_len(&self) -> usize {
+        self.gradients.len().isqrt()
+    }
+
+    fn finish(self, layer: &Layer, counted: f64) -> Result<LayerFactors, CurvatureError> {
+        let over = 1.0 / self.count.max(1.0);
+        let outputs = self.gradients.len().isqrt();
+        let gradient = Mat::from_fn(outputs, outputs, |i, j| self.gradients[i * outputs + j] / counted);
+        let input = if self.table {
+            InputFactor::Diagonal(self.inputs.iter().map(|count| count * over).collect())
+        } else {
+            let inputs = layer.inputs;
+            let all = inputs + usize::from(layer.bias.is_some());
+            InputFactor::Full(Mat::from_fn(all, all, |i, j| {
+                over * match (i == inputs, j == inputs) {
+                    (false, false) => self.inputs[i * inputs + j],
+                    (true, false) => self.input[j],
+                    (false, true) => self.input[i],
+                    (true, true) => self.count,
+                }
+            }))
+        };
+        let finite = self.inputs.iter().chain(&self.gradients).all(|x| x.is_finite());
+        if !finite {
+            return Err(CurvatureError::NonFiniteFactor(layer.weight.clone()));
+        }
+        Ok(LayerFactors {
+            weight: layer.weight.clone(),
+            bias: layer.bias.clone().filter(|_| !self.table),
+            input,
+            gradient,
+        })
+    }
+}
+
+/// `sums += xᵀ x`.
+fn add_square(sums: &mut Vec<f64>, x: Tensor<2>) {
+    if sums.is_empty() {
+        let width = x.dims()[1];
+        sums.resize(width * width, 0.0);
+    }
+    add_elements(sums, x.clone().transpose().matmul(x));
+}
+
+fn add_elements(sums: &mut [f64], x: Tensor<2>) {
+    sums.iter_mut().zip(x.into_data().iter::<f64>()).for_each(|(sum, x)| *sum += x);
+}
+
+/// What a convolution reads for each place that it gives, `[B·H'·W', K·K·C]`, zeros outside of the pictures.
+fn patches(x: Tensor<2>, shape: &Conv2dShape) -> Tensor<2> {
+    let (device, dtype) = (x.device(), x.dtype());
+    let values: Vec<f64> = x.into_data().iter::<f64>().collect();
+    let [out_height, out_width] = shape.output_size();
+    let (channels, [kernel_height, kernel_width]) = (shape.channels, shape.kernel);
+    let width = kernel_height * kernel_width * channels;
+    let mut patches = vec![0.0; shape.batch * out_height * out_width * width];
+    for (place, patch) in patches.chunks_exact_mut(width).enumerate() {
+        let (picture, place) = (place / (out_height * out_width), place % (out_height * out_width));
+        let (row, column) = (place / out_width * shape.stride[0], place % out_width * shape.stride[1]);
+        for (tap, pixel) in patch.chunks_exact_mut(channels).enumerate() {
+            let (y, x) = (row + tap / kernel_width, column + tap % kernel_width);
+            let (Some(y), Some(x)) = (y.checked_sub(shape.padding[0]), x.checked_sub(shape.padding[1])) else {
+                continue;
+            };
+            if y < shape.height && x < shape.width {
+                let from = ((picture * shape.height + y) * shape.width + x) * channels;
+                pixel.copy_from_slice(&values[from..from + channels]);
+            }
+        }
+    }
+    let rows = shape.batch * out_height * out_width;
+    let data = TensorData::new(patches, [rows, width]).convert_dtype(dtype);
+    Tensor::from_data(data, (&device, dtype))
+}
+
+/// A layer's block as an operator: on the weight `[O, I]` and, behind it, the bias `[O]`; on a table `[V, D]`.
+impl LinearOperator for LayerFactors {
+    fn dim(&self) -> usize {
+        let outputs = self.gradient.nrows();
+        outputs
+            * match &self.input {
+                InputFactor::Full(input) => input.nrows(),
+                InputFactor::Diagonal(input) => input.len(),
+            }
+    }
+
+    fn apply(&mut self, v: &[f32], out: &mut [f32]) -> Result<(), CurvatureError> {
+        let outputs = self.gradient.nrows();
+        match &self.input {
+            InputFactor::Full(input) => {
+                let v = self.matrix(v);
+                let product = &self.gradient * v * input;
+                self.scatter(&product, out);
+            }
+            InputFactor::Diagonal(input) => {
+                let v = Mat::from_fn(input.len(), outputs, |i, j| f64::from(v[i * outputs + j]));
+                let product = v * &self.gradient;
+                for (i, share) in input.iter().enumerate() {
+                    (0..outputs).for_each(|j| out[i * outputs + j] = (share * product[(i, j)]) as f32);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LayerFactors {
+    /// Weight and bias side by side, `[O, I + 1]`.
+    fn matrix(&self, v: &[f32]) -> Mat<f64> {
+        let outputs = self.gradient.nrows();
+        let all = v.len() / outputs;
+        let inputs = all - usize::from(self.bias.is_some());
+        Mat::from_fn(outputs, all, |i, j| {
+            f64::from(if j < inputs { v[i * inputs + j] } else { v[outputs * inputs + i] })
+        })
+    }
+
+    fn scatter(&self, matrix: &Mat<f64>, out: &mut [f32]) {
+        let (outputs, all) = (matrix.nrows(), matrix.ncols());
+        let inputs = all - usize::from(self.bias.is_some());
+        for i in 0..outputs {
+            for j in 0..all {
+                out[if j < inputs { i * inputs + j } else { outputs * inputs + i }] = matrix[(i, j)] as f32;
+            }
+        }
+    }
+
+    /// `(A ⊗ B + damping)⁻¹`, by the eigenvectors of both factors.
+    ///
+    /// # Errors
+    /// A damping that is not positive; a factor that cannot be diagonalized.
+    pub fn inverse(&self, damping: f64) -> Result<DampedInverse, CurvatureError> {
+        if !(damping > 0.0 && damping.is_finite()) {
+            return Err(CurvatureError::Damping(damping));
+        }
+        let eigen = |matrix: &Mat<f64>| {
+            let Symmetric { values, vectors } = diagonalize(matrix.nrows(), |i, j| matrix[(i, j)])?;
+            // What should be no less than 0 may be so by rounding.
+            let values: Vec<f64> = values.into_iter().map(|value| value.max(0.0)).collect();
+            Ok::<_, CurvatureError>((values, Mat::from_fn(matrix.nrows(), matrix.nrows(), |i, j| vectors[j][i])))
+        };
+        let input = match &self.input {
+            InputFactor::Full(input) => eigen(input)?,
+            InputFactor::Diagonal(input) => (input.clone(), Mat::zeros(0, 0)),
+        };
+        Ok(DampedInverse { factors: self.clone(), input, gradient: eigen(&self.gradient)?, damping })
+    }
+}
+
+/// See [`LayerFactors::inverse`].
+#[derive(Clone, Debug)]
+pub struct DampedInverse {
+    factors: LayerFactors,
+    /// Eigenvalues and, in columns, vectors; none for a table.
+    input: (Vec<f64>, Mat<f64>),
+    gradient: (Vec<f64>, Mat<f64>),
+    damping: f64,
+}
+
+impl LinearOperator for DampedInverse {
+    fn dim(&self) -> usize {
+        self.factors.dim()
+    }
+
+    fn apply(&mut self, v: &[f32], out: &mut [f32]) -> Result<(), CurvatureError> {
+        let (inputs, of_input) = &self.input;
+        let (gradients, of_gradient) = &self.gradient;
+        let divided = |matrix: Mat<f64>, transposed: bool| {
+            Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| {
+                let (gradient, input) = if transposed { (j, i) } else { (i, j) };
+                matrix[(i, j)] / (gradients[gradient] * inputs[input] + self.damping)
+            })
+        };
+        match &self.factors.input {
+            InputFactor::Full(_) => {
+                let turned = of_gradient.transpose() * self.factors.matrix(v) * of_input;
+                let product = of_gradient * divided(turned, false) * of_input.transpose();
+                self.factors.scatter(&product, out);
+            }
+            InputFactor::Diagonal(_) => {
+                let outputs = gradients.len();
+                let v = Mat::from_fn(inputs.len(), outputs, |i, j| f64::from(v[i * outputs + j]));
+                let product = divided(v * of_gradient, true) * of_gradient.transpose();
+                for i in 0..inputs.len() {
+                    (0..outputs).for_each(|j| out[i * outputs + j] = product[(i, j)] as f32);
+                }
+            }
+        }
+        Ok(())
+    }
+}
