@@ -1,6 +1,7 @@
 //! The binary as its users call it, in one test binary.
 
 mod calls;
+mod curvature;
 mod inspect;
 mod run;
 mod text;

@@ -41,7 +41,7 @@ steps = 10
 "#;
 
 /// Eight documents of a few hundred words and a recipe for them.
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir(folder.path().join("texts")).expect("made");
     for document in 0..8 {
@@ -53,7 +53,7 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
-fn in_folder(folder: &Path, arguments: &[&str]) -> Called {
+pub fn in_folder(folder: &Path, arguments: &[&str]) -> Called {
     let output = lapidary().current_dir(folder).env("LAPIDARY_DATA", folder).args(arguments).output();
     Called::of(output.expect("it starts"))
 }

@@ -76,7 +76,7 @@ impl<M: Module, P: Problem<M>> LinearOperator for Hessian<'_, M, P> {
             // What is asked for next lies along the most curved directions, where the step that suits a random vector
             // can be ten times too long and bend the top eigenvalue by a percent. The first product already points that
             // way.
-            let settled = if norm(out) > 0.0 { self.settle(&out.to_vec())? } else { first };
+            let settled = if norm(out) > 0.0 { self.settle(out)? } else { first };
             self.worst = self.worst.max(settled.error);
             self.difference = Some(settled);
             return Ok(());

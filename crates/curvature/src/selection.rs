@@ -34,7 +34,8 @@ impl Selection {
     /// # Errors
     /// There are none.
     pub fn of<M: Module>(model: &M, wanted: impl Fn(&str) -> bool) -> Result<Self, CurvatureError> {
-        Self::parts_of(model, |path, shape| if wanted(path) { vec![0..shape.iter().product()] } else { Vec::new() })
+        let all = |path: &str, shape: &[usize]| wanted(path).then(|| 0..shape.iter().product()).into_iter().collect();
+        Self::parts_of(model, all)
     }
 
     /// Runs of elements of trained parameters, ascending and apart, as `wanted` names them for a path and a shape.

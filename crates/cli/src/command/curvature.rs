@@ -1,7 +1,7 @@
 //! `lapidary curvature`: how the loss of a trained model is curved.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 use clap::ValueEnum;
@@ -72,11 +72,15 @@ pub struct Args {
     #[arg(long)]
     density: bool,
 
-    /// Also how sensitive each block is, on ten samples
+    /// Also how sensitive each block is, on disjoint samples
     #[arg(long)]
     layers: bool,
 
-    /// Examples of each of these samples [default: 256 texts, or 64 passages]
+    /// How many of these samples
+    #[arg(long, value_name = "N", default_value = "10")]
+    samples: NonZeroUsize,
+
+    /// Examples of each of them [default: 256 texts, or 64 passages, or as many as there are]
     #[arg(long, value_name = "N")]
     layer_examples: Option<NonZeroUsize>,
 
@@ -120,8 +124,7 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         return Err(Usage::new("--precision f64 computes on the CPU; leave --device out").into());
     }
     let checkpoint = Checkpoint::open(&args.model)?;
-    let name = args.model.canonicalize().unwrap_or_else(|_| args.model.clone());
-    let name = name.file_name().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned());
+    let name = name_of(&args.model);
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/curvature-{name}")));
     let settings = Settings {
         name,
@@ -138,6 +141,7 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         Questions { trace: args.trace, density: args.density, layers: args.layers, landscape: args.landscape };
     let amounts = curvature::Amounts {
         examples: args.examples.map(NonZeroUsize::get),
+        samples: args.samples.get(),
         layer_examples: args.layer_examples.map(NonZeroUsize::get),
         batch_size: args.batch_size.map(NonZeroUsize::get),
     };
@@ -155,4 +159,11 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     let columns = curvature::TextColumns { text: &args.text, pair: args.pair.as_deref(), label: &args.label };
     let written = curvature::measure(&run, &checkpoint, &columns, &amounts)?;
     output::print(options.json, &written.run, &written)
+}
+
+/// What results call a model: its folder's name or, since stages call all of theirs `model`, the one above.
+fn name_of(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let names: Vec<_> = folder.iter().rev().map(|name| name.to_string_lossy()).collect();
+    names.iter().find(|name| *name != "model" && *name != "/").map_or("model".to_owned(), |name| name.to_string())
 }

@@ -59,6 +59,8 @@ pub struct Questions {
 #[derive(Clone, Copy, Debug)]
 pub struct Amounts {
     pub examples: Option<usize>,
+    /// Disjoint samples for the sensitivity of the blocks.
+    pub samples: usize,
     pub layer_examples: Option<usize>,
     pub batch_size: Option<usize>,
 }

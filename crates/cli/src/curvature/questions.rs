@@ -14,13 +14,14 @@ use lapidary_curvature::{
     CurvatureError, Difference, Hessian, LayerSensitivity, LinearOperator, Middle, RowCurvature, Selection, Surface,
     norm,
 };
+use lapidary_eval::report::number;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::checkpoint::atomic_write;
 use lapidary_train::Progress;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::subject::{SAMPLES, Sample, Subject, name_of};
+use super::subject::{Sample, Subject, name_of};
 use super::{Matrix, Run};
 use crate::exit::Usage;
 use crate::stage::{Inputs, Stage};
@@ -69,6 +70,8 @@ pub struct Layers {
     pub layers: Vec<LayerSensitivity>,
     /// Eigenvalues that were not found as accurately as asked.
     pub unsettled: usize,
+    pub samples: usize,
+    /// Of each sample.
     pub examples: usize,
     pub seconds: f64,
 }
@@ -134,7 +137,7 @@ const LANDSCAPE_EXAMPLES: usize = 256;
 impl<'a, S: Subject> Asker<'a, S> {
     fn new(run: &'a Run, subject: &'a S) -> anyhow::Result<Self> {
         let sample = Sample { number: 0, size: subject.examples() };
-        let problem = subject.problem(sample)?;
+        let mut problem = subject.problem(sample)?;
         let over = match run.settings.over.as_str() {
             "all" => "",
             "trunk" => "trunk.",
@@ -149,6 +152,7 @@ impl<'a, S: Subject> Asker<'a, S> {
             .into(),
             error => anyhow::Error::from(error),
         })?;
+        advance(subject, &selection, &mut problem);
         let seed = run.settings.seed;
         let options = (TraceOptions { seed, ..Default::default() }, DensityOptions { seed, ..Default::default() });
         Ok(Self { run, subject, problem, selection, options })
@@ -262,13 +266,14 @@ impl<'a, S: Subject> Asker<'a, S> {
         }
         if questions.layers {
             // About ten products each; the blocks below are run once.
-            let share = (SAMPLES * self.subject.layer_examples()) as f64 / place.examples as f64;
+            let (samples, examples) = self.subject.samples();
+            let share = (samples * examples) as f64 / place.examples as f64;
             gradients += self.subject.blocks() as f64 * share * 12.0 * 2.0;
         }
         tracing::info!(
             "at most {gradients:.0} gradients of {:.2} s each, {}",
             place.gradient_seconds,
-            lapidary_eval::report::number::duration(gradients * place.gradient_seconds)
+            number::duration(gradients * place.gradient_seconds)
         );
     }
 
@@ -392,12 +397,13 @@ impl<'a, S: Subject> Asker<'a, S> {
             .or(second_largest)
             .or(smallest)
             .context("a landscape needs two eigenvectors: ask for --largest 2")?;
-        let name = |value: &Value| format!("eigenvector of {:.3}", value.value);
+        let name = |value: &Value| format!("eigenvector of {}", number::significant(value.value));
         let radius = |value: &Value| radius(value.value, place);
         let (rx, ry) = (radius(first_value), radius(second_value));
         let size = LANDSCAPE_EXAMPLES.min(place.examples);
         let (found, seconds) = answered(&stage, || {
-            let problem = self.subject.problem(Sample { number: 0, size })?;
+            let mut problem = self.subject.problem(Sample { number: 0, size })?;
+            advance(self.subject, &self.selection, &mut problem);
             let mut surface = Surface::new(self.subject.model().clone(), &problem, self.selection.clone())?;
             let total = (2 * LINE + GRID * GRID) as u64;
             let mut progress = Progress::new("landscape", total, 0);
@@ -441,9 +447,9 @@ impl<'a, S: Subject> Asker<'a, S> {
 
     /// The top eigenvalue of every block on disjoint samples.
     fn layers(&self) -> anyhow::Result<Layers> {
-        let examples = self.subject.layer_examples();
+        let (samples, examples) = self.subject.samples();
         let options = PowerOptions { iterations: 100, tolerance: 1e-4, seed: self.run.settings.seed };
-        let settings = serde_json::json!({ "examples": examples, "options": options, "samples": SAMPLES });
+        let settings = serde_json::json!({ "examples": examples, "options": options, "samples": samples });
         let stage = self.stage("layers", settings)?;
         if let Some(done) = stage.done::<Layers>()? {
             tracing::info!("layers: done before");
@@ -456,9 +462,9 @@ impl<'a, S: Subject> Asker<'a, S> {
         let (mut measured, before): (Vec<One>, f64) = read_json(&partial).unwrap_or_default();
         let begun = Instant::now();
         let blocks = self.subject.blocks();
-        let total = SAMPLES * blocks;
+        let total = samples * blocks;
         let mut progress = Progress::new("layers", total as u64, measured.len() as u64);
-        for number in 0..SAMPLES {
+        for number in 0..samples {
             if measured.len() >= (number + 1) * blocks {
                 continue;
             }
@@ -492,11 +498,22 @@ impl<'a, S: Subject> Asker<'a, S> {
         let layers = Layers {
             layers: (0..blocks).map(|block| LayerSensitivity::new(block, of_block(block))).collect::<Result<_, _>>()?,
             unsettled: measured.iter().filter(|(_, settled, _)| !settled).count(),
+            samples,
             examples,
             seconds: before + begun.elapsed().as_secs_f64(),
         };
         stage.finish(&layers)?;
         Ok(layers)
+    }
+}
+
+/// Runs the blocks that lie below everything selected once.
+fn advance<S: Subject>(subject: &S, selection: &Selection, problem: &mut S::Problem) {
+    let block_of = |path: &str| (0..subject.blocks()).find(|&block| path.starts_with(&subject.block_path(block)));
+    // What is in no block may lie below the first.
+    let lowest = selection.pieces().iter().map(|piece| block_of(&piece.path).unwrap_or(0)).min().unwrap_or(0);
+    if lowest > 0 {
+        subject.advance(problem, lowest);
     }
 }
 

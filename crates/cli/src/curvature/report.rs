@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use lapidary_curvature::density::Density;
 use lapidary_eval::report::number::{duration, fixed, scientific, significant};
 use lapidary_eval::report::{
     Axis, Bar, BarChart, Cell, Chart, Column, KeyNumber, LineChart, Report, Section, Series, SurfaceChart, Table,
@@ -56,7 +57,7 @@ fn result(run: &Run, answers: &Answers) -> anyhow::Result<RunResult> {
         threads: rayon::current_num_threads(),
         seed: run.settings.seed,
     };
-    let mut result = RunResult::new(&format!("curvature-{}", run.settings.name), settings);
+    let mut result = RunResult::new(format!("curvature-{}", run.settings.name), settings);
     let Answers { place, ends, trace, density, layers, .. } = answers;
     let mut put = |name: String, value: f64| result.metrics.insert(format!("curvature.{name}"), value);
     put("examples".into(), place.examples as f64)?;
@@ -77,7 +78,10 @@ fn result(run: &Run, answers: &Answers) -> anyhow::Result<RunResult> {
         put("trace.standard_error".into(), trace.standard_error)?;
     }
     if let Some((density, _)) = density {
-        put("negative_share".into(), density.share_below(0.0))?;
+        let threshold = threshold(density);
+        put("share_below".into(), density.share_below(-threshold))?;
+        put("share_above".into(), 1.0 - density.share_below(threshold))?;
+        put("share.threshold".into(), threshold)?;
     }
     for layer in layers.iter().flat_map(|layers| &layers.layers) {
         put(format!("omega.block{}", layer.layer), layer.omega)?;
@@ -174,12 +178,12 @@ fn finding(matrix: Matrix, answers: &Answers) -> String {
     match shape {
         Some(Shape::Saddle) => format!(
             "This is a saddle, no minimum: along one direction the loss bends down with curvature {}. {sharp}",
-            significant(low)
+            two(low)
         ),
         Some(Shape::NearlyMinimum) => format!(
             "Not quite a minimum: the loss bends down along some direction, with curvature {}, much less than it bends \
              up along others. {sharp}",
-            significant(low)
+            two(low)
         ),
         Some(Shape::Minimum) => format!("No direction was found along which the loss bends down. {sharp}"),
         Some(Shape::Flat) => "The loss is flat: it has no curvature to speak of along these parameters.".to_owned(),
@@ -198,8 +202,8 @@ fn sharpness(largest: f64, place: &Place) -> String {
     format!(
         "Where it bends up most it is {word}: a parabola of its curvature, {}, rises by one nat within {} % of the \
          parameters' length.",
-        significant(largest),
-        significant(share)
+        two(largest),
+        two(share)
     )
 }
 
@@ -253,8 +257,11 @@ fn page(run: &Run, answers: &Answers, result: &RunResult, finding: &str, table: 
         .table(table);
     let spectrum = match &answers.density {
         Some((density, _)) => spectrum.chart(density_chart(density)).paragraph(format!(
-            "{} % of the eigenvalues are negative, by stochastic Lanczos quadrature with {} products.",
-            significant(100.0 * density.share_below(0.0)),
+            "{} % of the eigenvalues lie below −{1}, and {2} % above {1}, a hundredth of the largest magnitude; by \
+             stochastic Lanczos quadrature with {3} products.",
+            two(100.0 * density.share_below(-threshold(density))),
+            two(threshold(density)),
+            two(100.0 * (1.0 - density.share_below(threshold(density)))),
             density.products
         )),
         None => spectrum,
@@ -269,8 +276,19 @@ fn page(run: &Run, answers: &Answers, result: &RunResult, finding: &str, table: 
     report.run(result.clone())
 }
 
+/// Below this an eigenvalue counts as none.
+fn threshold(density: &Density) -> f64 {
+    0.01 * density.nodes.iter().fold(0.0, |most: f64, node| most.max(node.value.abs()))
+}
+
+/// To two places that count.
+fn two(value: f64) -> String {
+    let places = if value == 0.0 { 0.0 } else { 1.0 - value.abs().log10().floor() };
+    if (0.0..6.0).contains(&places) { fixed(value, places as usize) } else { significant(value) }
+}
+
 /// Where all eigenvalues lie; logarithmic, since nearly all of them are near zero.
-fn density_chart(density: &lapidary_curvature::density::Density) -> LineChart {
+fn density_chart(density: &Density) -> LineChart {
     const POINTS: usize = 400;
     let (low, high) = density
         .nodes
@@ -282,7 +300,7 @@ fn density_chart(density: &lapidary_curvature::density::Density) -> LineChart {
     let heights = density.at(&places, width);
     // What is far below an eigenvalue's share is the tail of the bells.
     let floor = heights.iter().copied().fold(0.0, f64::max) * 1e-9;
-    let points = places.into_iter().zip(heights).filter(|(_, height)| *height > floor);
+    let points = places.into_iter().zip(heights).map(|(place, height)| (place, height.max(floor)));
     LineChart::new("Density of the eigenvalues", Axis::new("Eigenvalue"), Axis::new("Density").log())
         .series(Series::new("density", points))
         .caption(format!("Each eigenvalue as a bell of deviation {}.", significant(width)))
@@ -292,12 +310,14 @@ fn landscape_section(landscape: &Landscape, place: &Place) -> Section {
     let mut lines: Vec<Chart> = Vec::new();
     for ((line, name), curvature) in landscape.lines.iter().zip(&landscape.names).zip(landscape.values) {
         let middle = line.losses.get(line.losses.len() / 2).copied().unwrap_or(place.loss);
+        let (least, most) = ends(&line.losses);
+        // Not so far that nothing is seen of the loss.
+        let room = (most - least).max(1e-9);
+        let parabola = line.places.iter().map(|&step| (step, middle + 0.5 * curvature * step * step));
+        let parabola = parabola.filter(|(_, loss)| (least - room..=most + room).contains(loss));
         let chart = LineChart::new(format!("Along the {name}"), Axis::new("Step"), Axis::new("Loss"))
             .series(Series::new("loss", line.places.iter().copied().zip(line.losses.iter().copied())))
-            .series(Series::new(
-                "parabola of this curvature",
-                line.places.iter().map(|&step| (step, middle + 0.5 * curvature * step * step)),
-            ));
+            .series(Series::new("parabola of this curvature", parabola));
         lines.push(chart.into());
     }
     let plane = &landscape.plane;
@@ -327,6 +347,12 @@ fn landscape_section(landscape: &Landscape, place: &Place) -> Section {
         .charts(lines)
 }
 
+/// The least and the greatest finite value.
+fn ends(values: &[f64]) -> (f64, f64) {
+    let finite = values.iter().filter(|value| value.is_finite());
+    finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &value| (least.min(value), most.max(value)))
+}
+
 fn layers_section(layers: &Layers, place: &Place) -> Section {
     let mut chart = BarChart::new("Sensitivity of the blocks", "Block", Axis::new("Top Hessian eigenvalue |λ|"))
         .caption("Mean and standard deviation over the samples.");
@@ -340,7 +366,8 @@ fn layers_section(layers: &Layers, place: &Place) -> Section {
     let order: Vec<String> = order.iter().map(|&layer| (layers.layers[layer].layer + 1).to_string()).collect();
     Section::new("Sensitivity")
         .paragraph(format!(
-            "Q-BERT's Ω on ten disjoint samples of {} {} each, in {}. From the most sensitive block to the least: {}.",
+            "Q-BERT's Ω on disjoint samples, {} of {} {} each, in {}. From the most sensitive block to the least: {}.",
+            layers.samples,
             layers.examples,
             place.noun,
             duration(layers.seconds),

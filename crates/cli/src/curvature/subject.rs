@@ -45,8 +45,8 @@ pub trait Subject {
     }
     /// Examples for eigenvalues, trace, density and landscape.
     fn examples(&self) -> usize;
-    /// Examples of each sample for the sensitivity of the blocks.
-    fn layer_examples(&self) -> usize;
+    /// Samples for the sensitivity of the blocks, and examples of each.
+    fn samples(&self) -> (usize, usize);
     /// All there are.
     fn available(&self) -> usize;
     /// What they are called.
@@ -66,7 +66,7 @@ pub struct Texts {
     order: Vec<usize>,
     pad_id: u32,
     examples: usize,
-    layer_examples: usize,
+    samples: (usize, usize),
     batch_size: usize,
 }
 
@@ -113,7 +113,7 @@ impl Texts {
             rows: set.rows,
             pad_id: tokenizer.pad_id(),
             examples: amounts.examples.unwrap_or(1024),
-            layer_examples: amounts.layer_examples.unwrap_or(256),
+            samples: (amounts.samples, amounts.layer_examples.unwrap_or(256)),
             batch_size: amounts.batch_size.unwrap_or(32),
         };
         check_amounts(run, &subject, amounts)?;
@@ -137,8 +137,9 @@ impl Subject for Texts {
         self.examples.min(self.available())
     }
 
-    fn layer_examples(&self) -> usize {
-        self.layer_examples.min(self.available() / SAMPLES)
+    fn samples(&self) -> (usize, usize) {
+        let (samples, examples) = self.samples;
+        (samples, examples.min(self.available() / samples))
     }
 
     fn available(&self) -> usize {
@@ -172,7 +173,7 @@ pub struct Passages {
     seed: u64,
     blocks: usize,
     examples: usize,
-    layer_examples: usize,
+    samples: (usize, usize),
 }
 
 impl Passages {
@@ -199,7 +200,7 @@ impl Passages {
             seed: run.settings.seed,
             blocks: config.blocks,
             examples: amounts.examples.unwrap_or(64).next_multiple_of(rows),
-            layer_examples: amounts.layer_examples.unwrap_or(64).next_multiple_of(rows),
+            samples: (amounts.samples, amounts.layer_examples.unwrap_or(64).next_multiple_of(rows)),
         };
         check_amounts(run, &subject, amounts)?;
         Ok(subject)
@@ -246,8 +247,8 @@ impl Subject for Passages {
         self.examples
     }
 
-    fn layer_examples(&self) -> usize {
-        self.layer_examples
+    fn samples(&self) -> (usize, usize) {
+        self.samples
     }
 
     fn available(&self) -> usize {
@@ -269,9 +270,6 @@ impl Subject for Passages {
     fn advance(&self, _: &mut TextProblem, _: usize) {}
 }
 
-/// Disjoint samples for the sensitivity of the blocks.
-pub const SAMPLES: usize = 10;
-
 /// Whether there are as many examples as were asked for; what is only a default may be less.
 fn check_amounts(run: &Run, subject: &impl Subject, amounts: &Amounts) -> anyhow::Result<()> {
     let (available, noun) = (subject.available(), subject.noun());
@@ -281,10 +279,10 @@ fn check_amounts(run: &Run, subject: &impl Subject, amounts: &Amounts) -> anyhow
         return Err(Usage::new(format!("--examples {asked}: the data has {available} {noun}")).into());
     }
     if run.questions.layers {
-        let asked = amounts.layer_examples.unwrap_or(1);
-        if asked * SAMPLES > available {
+        let (samples, asked) = (amounts.samples, amounts.layer_examples.unwrap_or(1));
+        if asked.saturating_mul(samples) > available {
             let message =
-                format!("--layers takes {SAMPLES} disjoint samples of {asked} {noun} each: the data has {available}");
+                format!("--layers takes {samples} disjoint samples of {asked} {noun} each: the data has {available}");
             return Err(Usage::new(message).into());
         }
     }

@@ -1,6 +1,7 @@
 //! `lapidary bench`: the program's work, timed; a peer's beside it, in turn, in one run.
 
 mod conv;
+mod curvature;
 mod decode;
 mod gemm;
 mod limits;
@@ -77,6 +78,8 @@ pub enum Group {
     Decode,
     /// 256 tokens read at once by the same, logits of each
     Prefill,
+    /// Products with the Hessian of a BERT's loss on 1,024 rows of 16 tokens, over its last layer, its first and all six
+    Curvature,
     /// A passage of 64 tokens, one by one and on a canvas in 8 passes, by decoders of 30 and 450 million parameters
     Write,
 }
@@ -89,6 +92,7 @@ impl Group {
             Group::Conv => "conv",
             Group::Decode => "decode",
             Group::Prefill => "prefill",
+            Group::Curvature => "curvature",
             Group::Write => "write",
         }
     }
@@ -98,6 +102,7 @@ impl Group {
         match self {
             Group::Train => Ok(train::works(seed, device)),
             Group::Conv => Ok(conv::works(seed, device)),
+            Group::Curvature => Ok(curvature::works(seed, device)),
             _ if *device != Device::flex() => {
                 Err(Usage::new(format!("bench {} times the CPU; leave --device out", self.name())))
             }

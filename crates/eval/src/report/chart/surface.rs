@@ -58,11 +58,16 @@ impl SurfaceChart {
         if self.value.can_show(value) { value } else { f64::NAN }
     }
 
-    /// The value at a place, between those of the four corners around it; NaN beside a gap.
+    /// What is straight between two places: the value, or on a logarithmic axis its logarithm.
+    fn height(&self, value: f64) -> f64 {
+        if self.value.log { value.ln() } else { value }
+    }
+
+    /// The height at a place, between those of the four corners around it; NaN beside a gap.
     fn at(&self, x: f64, y: f64) -> f64 {
         let Some(((column, across), (row, down))) = cell(&self.xs, x).zip(cell(&self.ys, y)) else { return f64::NAN };
         let on_row = |row: usize| {
-            let (left, right) = (self.value(row, column), self.value(row, column + 1));
+            let (left, right) = (self.height(self.value(row, column)), self.height(self.value(row, column + 1)));
             left + across * (right - left)
         };
         let (below, above) = (on_row(row), on_row(row + 1));
@@ -91,9 +96,9 @@ impl SurfaceChart {
         .map(Some)
     }
 
-    /// The band that a value lies in, counted from the bottom, and how many there are.
-    fn band(levels: &Scale, value: f64) -> (usize, usize) {
-        (levels.ticks.iter().filter(|tick| tick.value <= value).count(), levels.ticks.len() + 1)
+    /// The band that a height lies in, counted from the bottom, and how many there are.
+    fn band(&self, levels: &Scale, height: f64) -> (usize, usize) {
+        (levels.ticks.iter().filter(|tick| self.height(tick.value) <= height).count(), levels.ticks.len() + 1)
     }
 
     fn opacity((band, bands): (usize, usize)) -> f64 {
@@ -113,8 +118,8 @@ impl SurfaceChart {
             let y = y1 - (y1 - y0) * (row as f64 + 0.5) / rows as f64;
             let top = frame.top + row as f64 * dy;
             let band = |column: usize| {
-                let value = self.at(x0 + (x1 - x0) * (column as f64 + 0.5) / columns as f64, y);
-                value.is_finite().then(|| Self::band(levels, value))
+                let height = self.at(x0 + (x1 - x0) * (column as f64 + 0.5) / columns as f64, y);
+                height.is_finite().then(|| self.band(levels, height))
             };
             let bands: Vec<_> = (0..columns).map(band).collect();
             // Squares of one band side by side are one rectangle.
@@ -137,13 +142,13 @@ impl SurfaceChart {
             for column in 1..self.xs.len() {
                 let corner = |down: usize, left: usize| {
                     let (row, column) = (row - down, column - left);
-                    (frame.x(self.xs[column]), frame.y(self.ys[row]), self.value(row, column))
+                    (frame.x(self.xs[column]), frame.y(self.ys[row]), self.height(self.value(row, column)))
                 };
                 for triangle in [[corner(0, 0), corner(0, 1), corner(1, 1)], [corner(0, 0), corner(1, 0), corner(1, 1)]]
                 {
                     let crossings: Vec<(f64, f64)> = [(0, 1), (1, 2), (2, 0)]
                         .into_iter()
-                        .filter_map(|(a, b)| crossing(triangle[a], triangle[b], level))
+                        .filter_map(|(a, b)| crossing(triangle[a], triangle[b], self.height(level)))
                         .collect();
                     if let [from, to] = crossings[..] {
                         canvas.line(&[from, to], stroke)?;
