@@ -101,8 +101,8 @@ pub fn kronecker_factors<M: Module, P: Problem<M>>(
             let mut gradients = (logits * weights).sum().backward();
             for used in taps.take(&mut gradients) {
                 if let Some(layer) = layers.0.get(&used.weight) {
-                    let sums = sums.entry(used.weight).or_insert_with(|| Sums::new(layer));
-                    sums.add(used, &positions, sharing, backward == 0)?;
+                    let sums = sums.entry(used.weight).or_default();
+                    sums.add(used, layer, &positions, sharing, backward == 0);
                 }
             }
             backward += 1;
@@ -110,7 +110,7 @@ pub fn kronecker_factors<M: Module, P: Problem<M>>(
                 break;
             }
         }
-        surface.count(backward as f64);
+        surface.count(backward as f64 / surface.problem().parts() as f64);
         place += targets.len() as u64;
     }
     let counted = surface.counted() as f64;
@@ -176,10 +176,10 @@ struct Layers(HashMap<ParamId, Layer>);
 struct Layer {
     weight: String,
     bias: Option<String>,
+    /// Where the weight lies in the vector.
     offset: usize,
-    /// Rows and columns of the weight.
-    outputs: usize,
-    inputs: usize,
+    /// Of the weight.
+    rows: usize,
 }
 
 impl Layers {
@@ -189,13 +189,11 @@ impl Layers {
             let Some(layer) = parameter.path.strip_suffix("weight") else { return };
             let Some(piece) = selection.whole(parameter.path).filter(|piece| piece.shape.len() >= 2) else { return };
             let bias = format!("{layer}bias");
-            let outputs = piece.shape[0];
             let layer = Layer {
                 weight: parameter.path.to_owned(),
                 bias: selection.whole(&bias).is_some().then_some(bias),
                 offset: piece.offset,
-                outputs,
-                inputs: piece.elements.len() / outputs,
+                rows: piece.shape[0],
             };
             layers.insert(parameter.id, layer);
         });
@@ -223,129 +221,121 @@ impl Positions {
 }
 
 /// What has been added up for a layer.
+#[derive(Default)]
 struct Sums {
-    /// `Σ a aᵀ`, without the bias.
-    inputs: Vec<f64>,
-    /// `Σ a`.
-    input: Vec<f64>,
-    /// Number of `a`.
-    count: f64,
+    input: Option<InputSums>,
     /// `Σ g gᵀ`.
     gradients: Vec<f64>,
-    table: bool,
+}
+
+enum InputSums {
+    /// `Σ a aᵀ` and `Σ a` without the bias, and the number of `a`.
+    Rows { squares: Vec<f64>, sum: Vec<f64>, count: f64 },
+    /// How often each row of a table was looked up, and all look-ups.
+    LookUps { counts: Vec<f64>, all: f64 },
 }
 
 impl Sums {
-    fn new(layer: &Layer) -> Self {
-        Self {
-            inputs: vec![0.0; layer.inputs * layer.inputs],
-            input: vec![0.0; layer.inputs],
-            count: 0.0,
-            gradients: vec![0.0; layer.outputs * layer.outputs],
-            table: false,
-        }
-    }
-
-    fn add(
-        &mut self,
-        used: LayerUse,
-        positions: &Positions,
-        sharing: Sharing,
-        first: bool,
-    ) -> Result<(), CurvatureError> {
+    /// Adds a use of the layer; its input only with the `first` backward pass, since all of a part read the same.
+    fn add(&mut self, used: LayerUse, layer: &Layer, positions: &Positions, sharing: Sharing, first: bool) {
         let gradient = used.output_gradient;
         let rows = gradient.dims()[0];
-        let each = rows / positions.examples.max(1);
         let real = positions.real(rows);
         let a = match used.input {
             LayerInput::Ids(ids) => {
                 // A look-up is an example of its own either way: means of rows that are looked up have no diagonal
                 // factor.
-                if !self.table {
-                    (self.table, self.inputs, self.gradients) = (true, vec![0.0; self.gradients_len()], Vec::new());
-                }
                 if first {
-                    for (&id, real) in ids.iter().zip(&real) {
-                        self.inputs[id as usize] += real;
-                    }
-                    self.count += real.iter().sum::<f64>();
+                    self.look_up(&ids, &real, layer.rows);
                 }
                 add_square(&mut self.gradients, gradient);
-                return Ok(());
+                return;
             }
             LayerInput::Rows(x) => x,
             LayerInput::Pictures(x, shape) => patches(x, &shape),
         };
-        let host = |numbers: Vec<f64>, shape: [usize; 2]| {
-            let data = TensorData::new(numbers, shape).convert_dtype(a.dtype());
+        let examples = positions.examples;
+        let each = rows / examples.max(1);
+        let weights = |weights: Vec<f64>| {
+            let data = TensorData::new(weights, [rows, 1]).convert_dtype(a.dtype());
             Tensor::<2>::from_data(data, (&a.device(), a.dtype()))
         };
-        let (a, g) = match sharing {
+        match sharing {
             Sharing::Expand => {
-                let real = host(real.clone(), [rows, 1]);
-                (first.then(|| a.clone() * real), gradient)
+                add_square(&mut self.gradients, gradient);
+                if first {
+                    let count = real.iter().sum();
+                    let a = a.clone() * weights(real);
+                    self.read(a, count);
+                }
             }
             Sharing::Reduce => {
-                let (examples, [_, inputs], [_, outputs]) = (positions.examples, a.dims(), gradient.dims());
-                // An example's positions weigh the same and add up to 1.
-                let shares: Vec<f64> = real
-                    .chunks(each.max(1))
-                    .flat_map(|real| {
-                        let sum = real.iter().sum::<f64>().max(1.0);
-                        real.iter().map(move |real| real / sum)
-                    })
-                    .collect();
-                let shares = host(shares, [rows, 1]);
-                let mean = |a: Tensor<2>| (a * shares).reshape([examples, each, inputs]).sum_dim(1);
+                let ([_, inputs], [_, outputs]) = (a.dims(), gradient.dims());
                 let sum = gradient.reshape([examples, each, outputs]).sum_dim(1);
-                (first.then(|| mean(a.clone()).reshape([examples, inputs])), sum.reshape([examples, outputs]))
+                add_square(&mut self.gradients, sum.reshape([examples, outputs]));
+                if first {
+                    // An example's positions weigh the same and add up to 1.
+                    let shares = |real: &[f64]| {
+                        let sum = real.iter().sum::<f64>().max(1.0);
+                        real.iter().map(move |real| real / sum).collect::<Vec<f64>>()
+                    };
+                    let shares = weights(real.chunks(each.max(1)).flat_map(shares).collect());
+                    let mean = (a.clone() * shares).reshape([examples, each, inputs]).sum_dim(1);
+                    self.read(mean.reshape([examples, inputs]), examples as f64);
+                }
             }
-        };
-        if let Some(a) = a {
-            self.count += match sharing {
-                Sharing::Expand => real.iter().sum::<f64>(),
-                Sharing::Reduce => positions.examples as f64,
-            };
-            add_elements(&mut self.input, a.clone().sum_dim(0));
-            add_square(&mut self.inputs, a);
         }
-        add_square(&mut self.gradients, g);
-        Ok(())
     }
 
-    /// Rows of a table, whose outputs were taken for them.
-    fn gradients_len(&self) -> usize {
-        self.gradients.len().isqrt()
+    fn look_up(&mut self, ids: &[u32], real: &[f64], rows: usize) {
+        let fresh = || InputSums::LookUps { counts: vec![0.0; rows], all: 0.0 };
+        if let InputSums::LookUps { counts, all } = self.input.get_or_insert_with(fresh) {
+            for (&id, real) in ids.iter().zip(real) {
+                counts[id as usize] += real;
+                *all += real;
+            }
+        }
+    }
+
+    fn read(&mut self, a: Tensor<2>, more: f64) {
+        let fresh = || InputSums::Rows { squares: Vec::new(), sum: vec![0.0; a.dims()[1]], count: 0.0 };
+        if let InputSums::Rows { squares, sum, count } = self.input.get_or_insert_with(fresh) {
+            *count += more;
+            add_elements(sum, a.clone().sum_dim(0));
+            add_square(squares, a);
+        }
     }
 
     fn finish(self, layer: &Layer, counted: f64) -> Result<LayerFactors, CurvatureError> {
-        let over = 1.0 / self.count.max(1.0);
         let outputs = self.gradients.len().isqrt();
         let gradient = Mat::from_fn(outputs, outputs, |i, j| self.gradients[i * outputs + j] / counted);
-        let input = if self.table {
-            InputFactor::Diagonal(self.inputs.iter().map(|count| count * over).collect())
-        } else {
-            let inputs = layer.inputs;
-            let all = inputs + usize::from(layer.bias.is_some());
-            InputFactor::Full(Mat::from_fn(all, all, |i, j| {
-                over * match (i == inputs, j == inputs) {
-                    (false, false) => self.inputs[i * inputs + j],
-                    (true, false) => self.input[j],
-                    (false, true) => self.input[i],
-                    (true, true) => self.count,
-                }
-            }))
+        let (input, bias) = match self.input {
+            None => return Err(CurvatureError::NoLayer),
+            Some(InputSums::LookUps { counts, all }) => {
+                (InputFactor::Diagonal(counts.into_iter().map(|count| count / all.max(1.0)).collect()), None)
+            }
+            Some(InputSums::Rows { squares, sum, count }) => {
+                let inputs = sum.len();
+                let all = inputs + usize::from(layer.bias.is_some());
+                let entry = |i: usize, j: usize| match (i == inputs, j == inputs) {
+                    (false, false) => squares[i * inputs + j],
+                    (true, false) => sum[j],
+                    (false, true) => sum[i],
+                    (true, true) => count,
+                };
+                (InputFactor::Full(Mat::from_fn(all, all, |i, j| entry(i, j) / count.max(1.0))), layer.bias.clone())
+            }
         };
-        let finite = self.inputs.iter().chain(&self.gradients).all(|x| x.is_finite());
-        if !finite {
+        let finite = match &input {
+            InputFactor::Full(input) => {
+                (0..input.ncols()).all(|j| (0..input.nrows()).all(|i| input[(i, j)].is_finite()))
+            }
+            InputFactor::Diagonal(_) => true,
+        };
+        if !finite || !self.gradients.iter().all(|x| x.is_finite()) {
             return Err(CurvatureError::NonFiniteFactor(layer.weight.clone()));
         }
-        Ok(LayerFactors {
-            weight: layer.weight.clone(),
-            bias: layer.bias.clone().filter(|_| !self.table),
-            input,
-            gradient,
-        })
+        Ok(LayerFactors { weight: layer.weight.clone(), bias, input, gradient })
     }
 }
 
