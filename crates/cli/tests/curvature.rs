@@ -96,6 +96,9 @@ fn the_curvature_of_a_decoder() {
     let found = metrics(&call(&["--layers", "--layer-examples", "4", "--trace"]));
     assert!(number(&found, "loss") > 1.0 && number(&found, "largest.1") > 0.0);
     assert!(folder.path().join("runs/curvature-twin/report.html").is_file(), "named by what is above its folder");
+    let other = metrics(&call(&["--batch-size", "3", "--out", "other"]));
+    let (a, b) = (number(&found, "largest.1"), number(&other, "largest.1"));
+    assert!((a - b).abs() < 0.01 * a, "the batches change nothing: {a}, {b}");
     let fisher = metrics(&call(&["--matrix", "fisher", "--out", "fisher"]));
     assert!(number(&fisher, "smallest.1") > -1e-3 * number(&fisher, "largest.1"));
 }

@@ -1,6 +1,6 @@
 //! A model and examples to measure it on.
 
-use std::num::NonZeroUsize;
+use std::ops::Range;
 
 use anyhow::{Context, ensure};
 use burn::module::Module;
@@ -8,15 +8,16 @@ use burn::tensor::FloatDType;
 use lapidary_curvature::Problem;
 use lapidary_curvature::problem::{ClassifiedExamples, Texts as TextProblem};
 use lapidary_data::pack::{PackOptions, pack};
+use lapidary_data::store::StoreError;
 use lapidary_data::{Batch, Columns, Dataset, Document, Labels, TextSource, TokenStore, Tokenizer, source};
+use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::Checkpoint;
 use lapidary_models::decoder::Decoder;
 use lapidary_models::load::load;
-use lapidary_models::objective::Autoregressive;
+use lapidary_models::objective::{Autoregressive, TextBatch};
 use lapidary_models::{Classifier, parameters};
-use lapidary_train::{BatchSource, WindowBatches};
 
 use super::{Amounts, Run, TextColumns};
 use crate::exit::Usage;
@@ -168,9 +169,9 @@ impl Subject for Texts {
 pub struct Passages {
     model: Decoder,
     store: TokenStore,
-    length: NonZeroUsize,
-    rows: NonZeroUsize,
-    seed: u64,
+    /// Where the passages are, in the order of the samples.
+    spans: Vec<Range<u64>>,
+    batch_size: usize,
     blocks: usize,
     examples: usize,
     samples: (usize, usize),
@@ -190,17 +191,18 @@ impl Passages {
             config.vocabulary
         );
         let store = tokens(run, &tokenizer)?;
-        let length = NonZeroUsize::new(config.positions).context("the model has no positions")?;
-        let rows = amounts.batch_size.unwrap_or(4);
+        // As long as the model reads at once, side by side; what is left at the end is none.
+        let whole = |span: &Range<u64>| span.end - span.start == config.positions as u64;
+        let mut spans: Vec<Range<u64>> = store.spans(config.positions).filter(whole).collect();
+        Stream::new(run.settings.seed, 0).shuffle(&mut spans);
         let subject = Self {
             model: parameters::cast(model, run.settings.numbers),
             store,
-            length,
-            rows: NonZeroUsize::new(rows).context("no passages are to be computed at once")?,
-            seed: run.settings.seed,
+            spans,
+            batch_size: amounts.batch_size.unwrap_or(4),
             blocks: config.blocks,
-            examples: amounts.examples.unwrap_or(64).next_multiple_of(rows),
-            samples: (amounts.samples, amounts.layer_examples.unwrap_or(64).next_multiple_of(rows)),
+            examples: amounts.examples.unwrap_or(64),
+            samples: (amounts.samples, amounts.layer_examples.unwrap_or(64)),
         };
         check_amounts(run, &subject, amounts)?;
         Ok(subject)
@@ -244,15 +246,16 @@ impl Subject for Passages {
     }
 
     fn examples(&self) -> usize {
-        self.examples
+        self.examples.min(self.available())
     }
 
     fn samples(&self) -> (usize, usize) {
-        self.samples
+        let (samples, examples) = self.samples;
+        (samples, examples.min(self.available() / samples))
     }
 
     fn available(&self) -> usize {
-        (self.store.tokens() / self.length.get() as u64) as usize
+        self.spans.len()
     }
 
     fn noun(&self) -> &'static str {
@@ -260,11 +263,15 @@ impl Subject for Passages {
     }
 
     fn problem(&self, sample: Sample) -> anyhow::Result<TextProblem> {
-        let windows = WindowBatches::new(&self.store, self.length, self.rows, false, self.seed)?;
-        let parts = sample.size / self.rows;
-        let batches = (0..parts).map(|part| windows.micro_batch((sample.number * parts + part) as u64));
+        let spans = &self.spans[sample.number * sample.size..(sample.number + 1) * sample.size];
+        let batches = spans.chunks(self.batch_size).map(|spans| {
+            let tokens: Vec<Vec<u32>> =
+                spans.iter().map(|span| self.store.read(span.clone())).collect::<Result<_, _>>()?;
+            Ok(TextBatch::windows(tokens.concat(), spans.len(), DrawKey { seed: 0, step: 0 }))
+        });
+        let batches: Result<Vec<TextBatch>, StoreError> = batches.collect();
         // Of running text every token counts.
-        Ok(TextProblem { batches: batches.collect::<Result<_, _>>()?, objective: Autoregressive { prompts: true } })
+        Ok(TextProblem { batches: batches?, objective: Autoregressive { prompts: true } })
     }
 
     fn advance(&self, _: &mut TextProblem, _: usize) {}
