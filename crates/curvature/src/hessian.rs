@@ -17,12 +17,6 @@ pub struct Hessian<'a, M, P> {
     worst: f64,
 }
 
-/// Products from one that is tested to the next.
-const TESTED: usize = 16;
-
-/// How much larger than when it was settled the error may be found, before the step is settled anew.
-const GROWN: f64 = 10.0;
-
 /// Steps of a [`Difference`] are those of a unit vector; a longer one takes a shorter step.
 impl<'a, M: Module, P: Problem<M>> Hessian<'a, M, P> {
     /// `difference` is a step settled before, on other data or another vector; without it the first product settles
@@ -82,11 +76,11 @@ impl<M: Module, P: Problem<M>> LinearOperator for Hessian<'_, M, P> {
             return Ok(());
         };
         self.products += 1;
-        let step = settled.step / length;
-        if self.products.is_multiple_of(TESTED) {
+        let (step, search) = (settled.step / length, self.surface.search(length));
+        if self.products.is_multiple_of(step::TESTED) {
             let mut gradient_at = |step: f64, out: &mut [f64]| self.surface.gradient_at(v, step, out);
             let error = step::tested_product(&mut gradient_at, step, &mut wide)?;
-            if error > GROWN * settled.error.max(1e-4) {
+            if search.has_grown(error, settled) {
                 let settled = self.settle(v)?;
                 self.difference = Some(settled);
                 self.worst = self.worst.max(settled.error);

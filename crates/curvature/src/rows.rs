@@ -92,6 +92,9 @@ pub struct RowCurvature<'a, M, P> {
     surface: Surface<'a, M, P>,
     middle: Middle,
     difference: Option<Difference>,
+    /// Since the step was settled.
+    products: usize,
+    worst: f64,
 }
 
 impl<'a, M: Module, P: Problem<M>> RowCurvature<'a, M, P> {
@@ -107,13 +110,18 @@ impl<'a, M: Module, P: Problem<M>> RowCurvature<'a, M, P> {
         if matches!(middle, Middle::Sampled { draws: 0, .. }) {
             return Err(CurvatureError::Count("draws of a sampled Fisher matrix"));
         }
-        Ok(Self { surface, middle, difference })
+        Ok(Self { surface, middle, difference, products: 0, worst: 0.0 })
     }
 
     /// The step by which logits are differentiated and its estimated relative error, once a product has been made. The
     /// error of the product is about the same.
     pub fn difference(&self) -> Option<Difference> {
         self.difference
+    }
+
+    /// The largest relative error that was estimated for any product.
+    pub fn worst_error(&self) -> f64 {
+        self.worst
     }
 
     /// What it is the curvature of.
@@ -127,16 +135,36 @@ impl<'a, M: Module, P: Problem<M>> RowCurvature<'a, M, P> {
         Ok(self.surface.logits(part)?.into_data().iter::<f64>().collect())
     }
 
-    /// The step is settled on the first part alone.
-    fn settle(&mut self, v: &[f32], length: f64) -> Result<Difference, CurvatureError> {
-        let elements = self.logits_at(0, v, 0.0)?.len();
+    /// The step for a product with `v`: settled if there is none, and tested now and then; on the first part alone.
+    fn step(&mut self, v: &[f32], length: f64) -> Result<f64, CurvatureError> {
         let search = self.surface.search(length);
-        let mut logits_at = |step: f64, out: &mut [f64]| -> Result<(), CurvatureError> {
+        if let Some(settled) = self.difference {
+            self.products += 1;
+            let step = settled.step / length;
+            if !self.products.is_multiple_of(step::TESTED) {
+                return Ok(step);
+            }
+            let mut jv = vec![0.0; self.logits_at(0, v, 0.0)?.len()];
+            let error = step::tested_product(&mut self.first_part(v), step, &mut jv)?;
+            if !search.has_grown(error, settled) {
+                self.worst = self.worst.max(error);
+                return Ok(step);
+            }
+        }
+        let elements = self.logits_at(0, v, 0.0)?.len();
+        let settled = step::settle(&mut self.first_part(v), elements, search)?;
+        self.worst = self.worst.max(settled.error);
+        self.difference = Some(Difference { step: settled.step * length, ..settled });
+        self.products = 0;
+        Ok(settled.step)
+    }
+
+    /// The first part's logits as a function of the step.
+    fn first_part<'b>(&'b mut self, v: &'b [f32]) -> impl FnMut(f64, &mut [f64]) -> Result<(), CurvatureError> + 'b {
+        |step, out| {
             out.copy_from_slice(&self.logits_at(0, v, step)?);
             Ok(())
-        };
-        let settled = step::settle(&mut logits_at, elements, search)?;
-        Ok(Difference { step: settled.step * length, error: settled.error })
+        }
     }
 }
 
@@ -151,13 +179,7 @@ impl<M: Module, P: Problem<M>> LinearOperator for RowCurvature<'_, M, P> {
             out.fill(0.0);
             return Ok(());
         }
-        let step = match self.difference {
-            Some(settled) => settled.step,
-            None => {
-                let settled = self.settle(v, length)?;
-                self.difference.insert(settled).step
-            }
-        } / length;
+        let step = self.step(v, length)?;
         let mut sum = vec![0.0; out.len()];
         let mut place = 0;
         for part in 0..self.surface.problem().parts() {

@@ -58,6 +58,19 @@ impl Search {
     }
 }
 
+/// Products from one that is tested to the next.
+pub(crate) const TESTED: usize = 16;
+
+/// How much larger than when it was settled the error may be found, before a step is settled anew.
+const GROWN: f64 = 10.0;
+
+impl Search {
+    /// Whether a tested product calls for another step. An error ten times what counts as good is no reason yet.
+    pub(crate) fn has_grown(&self, error: f64, settled: Difference) -> bool {
+        error > GROWN * settled.error.max(GROWN * self.good)
+    }
+}
+
 /// The longest step, relative to the scale.
 const LONGEST: f64 = 1.0;
 /// A search costs six gradients a round; two rounds are usual.

@@ -53,7 +53,7 @@ impl<'a, M: Module, P: Problem<M>> Surface<'a, M, P> {
     /// # Errors
     /// As [`Surface::new`].
     pub fn with_batch_statistics(model: M, problem: &'a P, selection: Selection) -> Result<Self, CurvatureError> {
-        Self::with_pass(model, problem, selection, Pass::training(0.0, 0, 0))
+        Self::with_pass(model, problem, selection, Pass::batch_statistics())
     }
 
     fn with_pass(model: M, problem: &'a P, selection: Selection, pass: Pass) -> Result<Self, CurvatureError> {

@@ -289,3 +289,45 @@ fn spectrum_trace_and_diagonal_of_a_residual_network() {
 fn spectrum_trace_and_diagonal_where_weights_are_shared() {
     tied().check_questions("shared.weight");
 }
+
+#[test]
+fn batch_statistics_are_only_looked_at() {
+    let network = small_resnet();
+    let statistics = |model: &ResNet| {
+        let mut all = Vec::new();
+        parameters::visit(model, &mut |parameter| {
+            if parameter.path.contains("running") {
+                all.extend(parameters::elements(parameter.value));
+            }
+        });
+        all
+    };
+    let before = statistics(&network.model);
+    let selection = Selection::of(&network.model, |_| true).unwrap();
+    let surface = Surface::with_batch_statistics(network.model.clone(), &network.problem, selection.clone()).unwrap();
+    let mut hessian = Hessian::new(surface, None);
+    let v = network.oracle.vector("v0", &selection);
+    let mut product = vec![0.0; v.len()];
+    hessian.apply(&v, &mut product).unwrap();
+    assert!(symmetric_error(&mut hessian, 1, 0).unwrap() < 2e-3);
+    assert!(hessian.worst_error() < 2e-3, "{}", hessian.worst_error());
+    assert!(distance(&product, &network.oracle.vector("hessian.v0", &selection)) > 0.1, "it is another loss");
+    assert_eq!(statistics(&network.model), before, "the model's own statistics are as they were");
+}
+
+#[test]
+fn what_was_tested_says_its_error() {
+    let network = tied();
+    let surface = network.surface(FloatDType::F64, |_| true);
+    let mut operator = RowCurvature::new(surface, Middle::GaussNewton, None).unwrap();
+    let v = network.oracle.vector("v0", operator.surface().selection());
+    let mut product = vec![0.0; v.len()];
+    // The first settles the step, the seventeenth is tested.
+    for _ in 0..18 {
+        operator.apply(&v, &mut product).unwrap();
+    }
+    assert!(operator.worst_error() < 1e-6 && operator.difference().is_some());
+    // About five thirds of a gradient each.
+    let gradients = operator.surface().gradients();
+    assert!((25.0..35.0).contains(&gradients), "{gradients}");
+}

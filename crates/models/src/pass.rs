@@ -11,7 +11,8 @@ use crate::taps::Taps;
 /// precision.
 #[derive(Clone, Debug, Default)]
 pub struct Pass {
-    training: bool,
+    batch_statistics: bool,
+    remembers: bool,
     precision: Precision,
     dropout: Option<(f32, u64, u64)>,
     kinks: Option<Kinks>,
@@ -26,7 +27,13 @@ impl Pass {
 
     /// Dropout with probability `p`; the masks are a function of the seed and the micro-batch's number.
     pub fn training(p: f32, seed: u64, micro_batch: u64) -> Self {
-        Self { training: true, dropout: (p > 0.0).then_some((p, seed, micro_batch)), ..Self::default() }
+        let dropout = (p > 0.0).then_some((p, seed, micro_batch));
+        Self { batch_statistics: true, remembers: true, dropout, ..Self::default() }
+    }
+
+    /// No dropout, and the statistics of each batch, which are not remembered.
+    pub fn batch_statistics() -> Self {
+        Self { batch_statistics: true, ..Self::default() }
     }
 
     /// The same with matrix products, forward and backward, in another precision than f32.
@@ -64,9 +71,14 @@ impl Pass {
         self.dropout.is_some()
     }
 
-    /// Whether norms take the batch's statistics and remember them.
-    pub fn is_training(&self) -> bool {
-        self.training
+    /// Whether norms take the batch's statistics.
+    pub fn takes_batch_statistics(&self) -> bool {
+        self.batch_statistics
+    }
+
+    /// Whether norms remember them.
+    pub fn remembers(&self) -> bool {
+        self.remembers
     }
 
     /// Applies dropout at a place of the model, if this pass has any.

@@ -43,11 +43,12 @@ impl BatchNorm {
         }
         let input =
             BatchNormInput { x, weight: self.weight.val(), bias: self.bias.val(), residual, relu, eps: Self::EPS };
-        if !pass.is_training() {
+        if !pass.takes_batch_statistics() {
             return ops::batch_norm_fixed(input, self.running_mean.value_sync(), self.running_variance.value_sync());
         }
         let (y, mean, variance) = ops::batch_norm(input);
-        for (running, new) in [(&self.running_mean, mean), (&self.running_variance, variance)] {
+        let statistics = [(&self.running_mean, mean), (&self.running_variance, variance)];
+        for (running, new) in statistics.into_iter().filter(|_| pass.remembers()) {
             running.update(running.value_sync() * (1.0 - Self::MOMENTUM) + new * Self::MOMENTUM);
             // An update counts from the next synchronization on.
             running.value_sync();
