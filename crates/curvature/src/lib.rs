@@ -1,9 +1,20 @@
 //! Along which directions is the loss curved, and how much?
 //!
-//! A curvature matrix is never formed: it is a [`LinearOperator`] that multiplies vectors. What is asked of it reads
-//! only that trait: [`top_eigenvalue`] by power iteration, and from several of those the [`LayerSensitivity`] that
-//! Q-BERT (arXiv 1909.05840) ranks layers by. Hessian products made of two gradients choose their step, and know
-//! their error, through [`step`].
+//! A [`Problem`] is a model's loss on fixed examples, a [`Selection`] some of the parameters as one vector, and a
+//! [`Surface`] the loss as a function of them. Its curvature matrices are never formed: each is a [`LinearOperator`],
+//! which multiplies vectors.
+//!
+//! | operator | is |
+//! |---|---|
+//! | [`Hessian`] | the second derivatives; products of two gradients choose their step, and know their error: [`step`] |
+//! | [`RowCurvature`] | generalized Gauss-Newton, or Fisher, sampled or empirical |
+//! | [`GradientCovariance`] | the covariance of the targets' gradients |
+//! | [`kronecker::LayerFactors`] | a layer's block as the product of two small matrices; has an inverse |
+//! | [`operator`] | sums, multiples, shifts, inverses, diagonals of these |
+//!
+//! What is asked reads only that trait: both ends of the spectrum ([`eigen::lanczos`], [`top_eigenvalue`]), the
+//! [`trace`], the [`density`] of all eigenvalues, and from several top eigenvalues the [`LayerSensitivity`] that Q-BERT
+//! (arXiv 1909.05840) ranks layers by. A [`landscape`] is the loss itself along some directions.
 
 mod basis;
 pub mod density;
