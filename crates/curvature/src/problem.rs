@@ -98,7 +98,7 @@ impl<M: Classifier> Problem<M> for ClassifiedExamples {
     }
 
     fn targets(&self, part: usize) -> Vec<i64> {
-        self.batches[part].labels.iter().map(|&label| label.into()).collect()
+        self.batches[part].targets.clone()
     }
 
     fn lengths(&self, model: &M, part: usize) -> Option<Vec<usize>> {

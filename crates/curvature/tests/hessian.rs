@@ -11,7 +11,7 @@ use lapidary_curvature::{
     CurvatureError, Difference, Hessian, LinearOperator, PowerOptions, Selection, Surface, dot, norm, symmetric_error,
     top_eigenvalue,
 };
-use lapidary_data::{Batch, Encoded};
+use lapidary_data::{Batch, Encoded, Target};
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::{Checkpoint, SafetensorsFile};
 use lapidary_models::load::load;
@@ -51,7 +51,8 @@ impl Oracle {
         let row = |(row, &label): (usize, &u32)| {
             let start = row * length;
             let end = start + visible[start..start + length].iter().sum::<u32>() as usize;
-            Encoded { ids: ids[start..end].into(), types: types[start..end].into(), image: None, label }
+            let target = Target::Class(label);
+            Encoded { ids: ids[start..end].into(), types: types[start..end].into(), image: None, target }
         };
         labels.iter().enumerate().map(row).collect()
     }
@@ -180,7 +181,7 @@ fn batches_of_a_sample_add_up() {
 #[test]
 fn a_label_without_a_class_is_an_error() {
     let mut examples = Oracle::open().examples();
-    examples[2].label = 9;
+    examples[2].target = Target::Class(9);
     let sample = sample(&examples, 8, 0);
     let mut operator = hessian(&sample, 0, None);
     let (v, mut out) = (vec![1.0; operator.dim()], vec![0.0; operator.dim()]);

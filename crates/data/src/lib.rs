@@ -28,7 +28,7 @@ pub mod windows;
 
 pub use batch::{BatchOptions, SortedPlan};
 pub use english::{ptb_words, sentences};
-pub use example::{Batch, Dataset, Encoded, Example, Part};
+pub use example::{Batch, Dataset, Encoded, Example, Part, Target};
 pub use metric::accuracy::Accuracy;
 pub use pack::{PackOptions, Packed};
 pub use pair::Pair;

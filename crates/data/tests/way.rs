@@ -27,8 +27,8 @@ fn from_a_world_to_batches_and_scores() {
 
     // A model that is always right, evaluated in sorted order.
     let plan = SortedPlan::new(&lengths, BATCH_SIZE);
-    let predictions = plan.batches.iter().flatten().map(|&index| set.rows[index].label).collect();
-    let labels: Vec<u32> = set.rows.iter().map(|row| row.label).collect();
+    let predictions = plan.batches.iter().flatten().filter_map(|&index| set.rows[index].target.class()).collect();
+    let labels: Vec<u32> = set.rows.iter().filter_map(|row| row.target.class()).collect();
     let classes = synth::answers().len() as u32;
     assert_eq!(Accuracy::new(&plan.restore(predictions), &labels, classes).unwrap().percent(), 100.0);
 }

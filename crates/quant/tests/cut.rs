@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use lapidary_data::{Batch, Encoded};
+use lapidary_data::{Batch, Encoded, Target};
 use lapidary_kernels::rng::Stream;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::packed::CONFIG_KEY;
@@ -41,7 +41,7 @@ fn batch() -> Batch {
     let rows: Vec<Encoded> = (0..6)
         .map(|row| {
             let ids: Vec<u32> = (0..12 - row).map(|_| stream.below(50) as u32).collect();
-            Encoded { types: ids.iter().map(|id| id % 2).collect(), ids, image: None, label: 0 }
+            Encoded { types: ids.iter().map(|id| id % 2).collect(), ids, image: None, target: Target::Class(0) }
         })
         .collect();
     Batch::collate(&rows.iter().collect::<Vec<_>>(), 0)

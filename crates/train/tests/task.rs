@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use lapidary_data::{Batch, BatchOptions, Dataset, Encoded};
+use lapidary_data::{Batch, BatchOptions, Dataset, Encoded, Target};
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::bert::{Bert, BertConfig};
@@ -29,7 +29,7 @@ pub fn examples(count: usize) -> Dataset {
             let label = (i / 4 % 2) as u32;
             let words = (0..3 + i % 4).map(|_| 4 + label * OF_A_CLASS + stream.below(OF_A_CLASS as usize) as u32);
             let ids: Vec<u32> = [FIRST].into_iter().chain(words).chain([LAST]).collect();
-            Encoded { types: vec![0; ids.len()], ids, image: None, label }
+            Encoded { types: vec![0; ids.len()], ids, image: None, target: Target::Class(label) }
         })
         .collect()
 }

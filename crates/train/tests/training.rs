@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use approx::assert_abs_diff_eq;
-use lapidary_data::{Batch, Encoded};
+use lapidary_data::{Batch, Encoded, Target};
 use lapidary_kernels::precision::Precision;
 use lapidary_models::bert::Bert;
 use lapidary_models::objective::Classification;
@@ -133,7 +133,7 @@ fn nothing_to_train_on() {
 fn a_label_without_a_class_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut examples = examples(4);
-    examples[3].label = 2;
+    examples[3].target = Target::Class(2);
     let batches = batches(&examples, 4);
     let quiet = Interrupt::default();
     let trained = train(model(1), &Classification, &batches, &mut |_| Ok(0.0), &options(2), folder.path(), &quiet);

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use anyhow::Context;
 use lapidary_data::{Accuracy, Batch, Encoded, SortedPlan};
 use lapidary_models::{Classifier, Pass};
 use lapidary_train::TrainError;
@@ -47,7 +48,8 @@ pub fn accuracy<S: ModelSource>(
     run: &Run,
     source: &S,
 ) -> anyhow::Result<Scored> {
-    let labels: Vec<u32> = examples.iter().map(|example| example.label).collect();
+    let labels: Option<Vec<u32>> = examples.iter().map(|example| example.target.class()).collect();
+    let labels = labels.context("an example has another target than a class")?;
     let predicted = predictions(model, examples, run.examples.tokenizer.pad_id());
     let accuracy = Accuracy::new(&predicted, &labels, source.labels().len() as u32)?;
     let interval = accuracy.interval();

@@ -16,7 +16,7 @@ use tokenizers::{PostProcessor, TruncationDirection, TruncationStrategy};
 
 pub use train::{Algorithm, TokenizerConfig};
 
-use crate::{Dataset, Encoded, Example, Part};
+use crate::{Dataset, Encoded, Example, Part, Target};
 use plain::PlainText;
 
 /// The file's name in every checkpoint folder.
@@ -288,7 +288,7 @@ impl Tokenizer {
         };
         let label = example.label.ok_or(TokenizerError::Unlabelled)?;
         let Tokens { ids, types, truncated } = self.tokens(text, pair, max_length)?;
-        Ok((Encoded { ids, types, image: images.pop(), label }, truncated))
+        Ok((Encoded { ids, types, image: images.pop(), target: Target::Class(label) }, truncated))
     }
 
     /// Tokenises a set on all threads; the result is the same on any number of them.

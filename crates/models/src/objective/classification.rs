@@ -14,13 +14,12 @@ use crate::pass::Pass;
 pub struct Classification;
 
 impl Classification {
-    /// The loss of logits `[B, classes]` against the batch's labels.
+    /// The loss of logits `[B, classes]` against the batch's targets.
     ///
     /// # Errors
-    /// A label that the model has no class for.
+    /// A label that the model has no class for; targets of another kind than classes.
     pub fn of_logits(logits: Tensor<2>, batch: &Batch, normalizer: f32) -> Result<Tensor<1>, ModelError> {
-        let labels: Vec<i64> = batch.labels.iter().map(|&label| label.into()).collect();
-        Ok(ops::cross_entropy(logits, &labels, normalizer)?)
+        Ok(ops::cross_entropy(logits, &batch.targets, normalizer)?)
     }
 }
 

@@ -62,7 +62,10 @@ impl Golden {
             ids: self.integers("input_ids"),
             types: self.integers("token_type_ids"),
             lengths: visible.chunks(length).map(|row| row.iter().sum::<u32>() as usize).collect(),
-            labels: if self.expected().tensor("labels").is_ok() { self.integers("labels") } else { vec![0; rows] },
+            targets: match self.expected().tensor("labels") {
+                Ok(_) => self.integers("labels").into_iter().map(i64::from).collect(),
+                Err(_) => vec![0; rows],
+            },
             images: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lapidary_curvature::problem::ClassifiedExamples;
 use lapidary_curvature::{Difference, Hessian, LinearOperator, Selection, Surface};
-use lapidary_data::{Batch, Encoded};
+use lapidary_data::{Batch, Encoded, Target};
 use lapidary_kernels::rng::Stream;
 use lapidary_models::Classifier;
 use lapidary_models::bert::{Bert, BertConfig};
@@ -72,7 +72,7 @@ impl Work for Product {
             ids: (0..LENGTH).map(|_| stream.below(VOCABULARY) as u32).collect(),
             types: vec![0; LENGTH],
             image: None,
-            label: stream.below(2) as u32,
+            target: Target::Class(stream.below(2) as u32),
         };
         let rows: Vec<Encoded> = (0..ROWS).map(&mut row).collect();
         let batches = rows.chunks(BATCH).map(|rows| Batch::collate(&rows.iter().collect::<Vec<_>>(), 0)).collect();
