@@ -10,6 +10,11 @@
 //! What a text is written from and the text to write are a [`Pair`]: [`source::pairs`], [`source::parallel`] and
 //! [`source::squad`] read them, and [`ptb_words`] writes raw and tokenised ones in one form.
 //!
+//! Two more tasks have rows of their own on the way to a [`Batch`]. A [`SpanQuestion`] of SQuAD is cut into
+//! [windows](SpanWindow) over its passage, and [`best_span`] joins what a model says of them to an answer. A
+//! [`TaggedSentence`] of [`source::conll`] is divided into [rows](TaggedRow) where it is too long, and
+//! [`TaggedSet::join`] gives one tag a word back.
+//!
 //! Everything random here is a pure function of a seed and a step, through [`lapidary_kernels::rng`]: the same seed
 //! gives the same bytes on every machine.
 
@@ -21,8 +26,10 @@ pub mod pack;
 pub mod pair;
 pub mod picture;
 pub mod source;
+pub mod span;
 pub mod store;
 pub mod synth;
+pub mod tag;
 pub mod tokenizer;
 pub mod windows;
 
@@ -34,8 +41,13 @@ pub use pack::{PackOptions, Packed};
 pub use pair::Pair;
 pub use picture::Picture;
 pub use source::{
-    Columns, DataError, Document, Labels, PairFields, QuestionSource, Questions, TargetArrays, TextSource,
+    Columns, ConllColumns, DataError, Document, Labels, PairFields, QuestionSource, Questions, SpanQuestions,
+    TargetArrays, TextSource,
 };
+pub use span::{SpanAnswer, SpanLogits, SpanPrediction, SpanQuestion, SpanSearch, best_span};
 pub use store::TokenStore;
-pub use tokenizer::{Algorithm, Tokenizer, TokenizerConfig, TokenizerError};
+pub use tag::{TagScheme, TagSet, TaggedSentence};
+pub use tokenizer::{
+    Algorithm, SpanOptions, SpanSet, SpanWindow, TaggedRow, TaggedSet, Tokenizer, TokenizerConfig, TokenizerError,
+};
 pub use windows::Windows;

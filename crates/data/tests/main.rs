@@ -2,6 +2,8 @@
 
 #[cfg(feature = "real-data")]
 mod real_data;
+mod spans;
+mod tags;
 mod text_metrics;
 mod trained;
 mod way;

@@ -1,19 +1,28 @@
-//! SST-2 as GLUE has it, MiniLM's tokenizer on it, books, and pairs. `$LAPIDARY_DATA` (default `data/`) has `sst2/`,
-//! `text/`, `aeslc/`, `scitldr_a/`, `squad/`, `squad_qg/` and `squadshifts/`, and `$LAPIDARY_MODELS` (default the cache
-//! folder) has `minilm-l6/`; docs/data.md says where they come from.
+//! SST-2 as GLUE has it, MiniLM's tokenizer on it, books, pairs, answers in passages, and named entities.
+//! `$LAPIDARY_DATA` (default `data/`) has `sst2/`, `text/`, `aeslc/`, `scitldr_a/`, `squad/`, `squad_qg/`,
+//! `squadshifts/`, `ner_wikineural_en/` and `ner_wnut17/`, and `$LAPIDARY_MODELS` (default the cache folder) has
+//! `minilm-l6/`; docs/data.md says where they come from.
 
 use std::collections::HashMap;
 use std::env::var_os;
 use std::path::PathBuf;
 
+use lapidary_data::metric::entities::entities;
+use lapidary_data::metric::spans::spans;
+use lapidary_data::metric::text::Row;
 use lapidary_data::{
-    Algorithm, Columns, DataError, Example, Labels, PackOptions, Pair, PairFields, QuestionSource, TargetArrays,
-    TextSource, Tokenizer, TokenizerConfig, pack, pair, ptb_words, source,
+    Algorithm, Columns, ConllColumns, DataError, Example, Labels, PackOptions, Pair, PairFields, QuestionSource,
+    SpanLogits, SpanOptions, SpanQuestion, SpanSearch, TagSet, TaggedRow, TaggedSentence, Target, TargetArrays,
+    TextSource, Tokenizer, TokenizerConfig, best_span, pack, pair, ptb_words, source,
 };
 use sha2::{Digest, Sha256};
 
 /// Made by oracles/tokenizer_ids.py with `tokenizers` 0.23.3 and `transformers` 5.23.0.
 const DEV_IDS_SHA256: &str = "9e83f9f874fb204558e14ab698452a266fba319f2ec2458f654ee8048db2a6d5";
+
+/// Made by oracles/span_windows.py with the same: the windows, how many have an answer, and the sum of its places.
+const DEV_WINDOWS_SHA256: &str = "3c82907e39a74888250e5b6c5b647fc6878362db18e4b2eb2a6327d526d59c35";
+const DEV_WINDOWS: (usize, usize, usize) = (10_784, 10_610, 1_709_933);
 
 /// A folder that an environment variable names; a relative one is meant from the workspace's root, since Cargo runs
 /// tests in the crate's folder.
@@ -58,8 +67,11 @@ fn ids_are_those_of_hugging_face() {
         hash.update(ids.join(" ") + "\n");
         assert!(row.types.iter().all(|&segment| segment == 0));
     }
-    let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hash, DEV_IDS_SHA256);
+    assert_eq!(hexadecimal(hash), DEV_IDS_SHA256);
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// 174 books in an archive with a long window, and a list of lines `bytes<TAB>name`.
@@ -159,4 +171,156 @@ fn raw_questions_are_those_that_others_tokenised() {
     // What differs: answers whose place in the raw set is another (3%), notes in brackets, which CoreNLP puts before
     // the next sentence (1.5%), pounds and euros, abbreviations.
     assert!(same_source >= 9_900, "{same_source}");
+}
+
+fn asked(file: &str) -> Vec<SpanQuestion> {
+    let found = source::squad::read_spans(&data().join(file)).unwrap();
+    assert_eq!(found.impossible, 0, "{file}");
+    found.questions
+}
+
+#[test]
+fn answers_of_all_annotators_are_read() {
+    for (file, questions, answers, passages) in [
+        ("squad/dev-v1.1.rebuilt.json.zst", 10_570, 34_726, 2067),
+        ("squad/squad-trainpart.train.jsonl.zst", 4000, 4000, 800),
+        ("squadshifts/new_wiki_v1.0.json.zst", 7938, 22_794, 1581),
+    ] {
+        let found = asked(file);
+        assert_eq!(found.len(), questions, "{file}");
+        assert_eq!(found.iter().map(|asked| asked.answers.len()).sum::<usize>(), answers, "{file}");
+        assert_eq!(found.chunk_by(|a, b| a.passage == b.passage).count(), passages, "{file}");
+        for asked in &found {
+            assert!(asked.answers.iter().all(|answer| asked.passage[answer.bytes()] == answer.text), "{asked:?}");
+        }
+    }
+}
+
+#[test]
+fn windows_are_those_of_hugging_face() {
+    let questions = asked("squad/dev-v1.1.rebuilt.json.zst");
+    let set = minilm().span_windows(&questions, &SpanOptions::default()).unwrap();
+    let (mut hash, mut answered, mut places) = (Sha256::new(), 0, 0);
+    for window in &set.windows {
+        let bytes = window.bytes.iter().flat_map(|bytes| [bytes.start, bytes.end]);
+        let numbers = window.row.ids.iter().map(|&id| id as usize).chain(bytes);
+        let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
+        hash.update(numbers.join(" ") + "\n");
+        let Target::Span { start, end } = window.row.target else { panic!("a window has a span") };
+        answered += usize::from(window.has_answer());
+        places += start + end;
+    }
+    assert_eq!(hexadecimal(hash), DEV_WINDOWS_SHA256);
+    assert_eq!((set.windows.len(), answered, places), DEV_WINDOWS);
+}
+
+/// Each answer of each annotator, through the windows' tokens and back to its text.
+#[test]
+fn answers_survive_their_windows() {
+    let tokenizer = minilm();
+    let of_one = |asked: &SpanQuestion| -> Vec<SpanQuestion> {
+        let one = |answer: &_| SpanQuestion { answers: vec![Clone::clone(answer)], ..asked.clone() };
+        asked.answers.iter().map(one).collect()
+    };
+    for (file, options) in [
+        ("squad/dev-v1.1.rebuilt.json.zst", SpanOptions::default()),
+        ("squad/dev-v1.1.rebuilt.json.zst", SpanOptions { max_length: 128, stride: 48, question_length: 64 }),
+        ("squadshifts/new_wiki_v1.0.json.zst", SpanOptions::default()),
+    ] {
+        let questions: Vec<SpanQuestion> = asked(file).iter().flat_map(of_one).collect();
+        let set = tokenizer.span_windows(&questions, &options).unwrap();
+        let (mut with, mut exact) = (0, 0);
+        for window in set.windows.iter().filter(|window| window.has_answer()) {
+            let Target::Span { start, end } = window.row.target else { panic!("a window has a span") };
+            let (first, last) = (window.bytes_of(start).unwrap(), window.bytes_of(end).unwrap());
+            let (question, answer) = (&questions[window.question], questions[window.question].answers[0].bytes());
+            with += 1;
+            exact += usize::from((first.start..last.end) == answer);
+            // What is not exact begins or ends within a token, or with a character for which none stands.
+            assert!(answer.start < first.end && last.start < answer.end, "{question:?}");
+        }
+        println!(
+            "{file}, {options:?}: {} windows of {} answers, {} questions cut, {} answers in no window; {exact} of {with} \
+             answers in windows are exact",
+            set.windows.len(),
+            questions.len(),
+            set.cut_questions,
+            set.unanswerable
+        );
+        assert!(exact as f64 > 0.99 * with as f64);
+        assert!(options != SpanOptions::default() || set.unanswerable == 0);
+    }
+}
+
+/// A model that knows the first answer of every question.
+#[test]
+fn a_model_that_is_right_scores_so() {
+    let questions = asked("squad/dev-v1.1.rebuilt.json.zst");
+    let set = minilm().span_windows(&questions, &SpanOptions::default()).unwrap();
+    let one_hot = |place: usize, length: usize| -> Vec<f32> { (0..length).map(|at| f32::from(at == place)).collect() };
+    let answers: Vec<String> = (questions.iter().enumerate())
+        .map(|(index, asked)| {
+            let windows = set.of(index);
+            let logits = windows.iter().map(|window| {
+                let Target::Span { start, end } = window.row.target else { panic!("a window has a span") };
+                [start, end].map(|place| one_hot(place, window.row.ids.len()))
+            });
+            let logits: Vec<_> = logits.collect();
+            let logits: Vec<_> = logits.iter().map(|[start, end]| SpanLogits { start, end }).collect();
+            let best = best_span(&asked.passage, windows, &logits, &SpanSearch::default()).unwrap();
+            best.map_or(String::new(), |best| best.answer.text)
+        })
+        .collect();
+    let rows: Vec<Row<'_>> = (answers.iter().zip(&questions))
+        .map(|(hypothesis, asked)| Row {
+            hypothesis,
+            references: asked.answers.iter().map(|answer| answer.text.as_str()).collect(),
+        })
+        .collect();
+    let scores = spans(&rows, 0).unwrap();
+    println!("{scores:?}");
+    assert!(scores.exact_match > 98.0 && scores.f1 > 98.0);
+}
+
+#[test]
+fn named_entities_are_complete() {
+    let tokenizer = minilm();
+    for (file, sentences, words, found) in [
+        ("ner_wikineural_en/val.conllu.zst", 11_590, 267_839, 19_621),
+        ("ner_wikineural_en/test.conllu.zst", 11_597, 267_155, 19_675),
+        ("ner_wnut17/wnut17train.conll.zst", 3394, 62_730, 1975),
+        ("ner_wnut17/emerging.dev.conll.zst", 1009, 15_733, 836),
+    ] {
+        let set = source::conll::read(&data().join(file), &ConllColumns::default()).unwrap();
+        assert_eq!(set.len(), sentences, "{file}");
+        assert_eq!(set.iter().map(|sentence| sentence.words.len()).sum::<usize>(), words, "{file}");
+        let tags = TagSet::collect(&set).unwrap();
+        assert_eq!(tags.names().len(), if file.contains("wnut") { 13 } else { 9 });
+        let expected: Vec<&Vec<String>> = set.iter().map(|sentence: &TaggedSentence| &sentence.tags).collect();
+        let expected: Vec<Vec<&String>> = expected.into_iter().map(|tags| tags.iter().collect()).collect();
+
+        for max_length in [24, 512] {
+            let encoded = tokenizer.encode_tagged(&set, &tags, max_length).unwrap();
+            let right = |row: &TaggedRow| -> Vec<u32> {
+                let Target::Tags(tags) = &row.row.target else { panic!("a row of tagged words has tags") };
+                tags.iter().map(|&tag| tag.max(0) as u32).collect()
+            };
+            let predicted: Vec<Vec<u32>> = encoded.rows.iter().map(right).collect();
+            let name = |tag: u32| tags.name(tag).unwrap();
+            let names = |tags: Vec<u32>| tags.into_iter().map(name).collect::<Vec<_>>();
+            let joined: Vec<Vec<&str>> = encoded.join(&predicted).into_iter().map(names).collect();
+            let scores = entities(&joined, &expected, 0).unwrap();
+            println!(
+                "{file}, {max_length} tokens: {} rows of {sentences} sentences, {} divided, {} words cut, {} without \
+                 tokens; F1 {}",
+                encoded.rows.len(),
+                encoded.divided,
+                encoded.cut_words,
+                encoded.tokenless,
+                scores.all.f1()
+            );
+            assert_eq!(scores.all.expected, found, "{file}");
+            assert!(scores.all.f1() == 100.0 || encoded.tokenless > 0 && scores.all.f1() > 99.9, "{file}");
+        }
+    }
 }

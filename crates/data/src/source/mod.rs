@@ -1,10 +1,12 @@
-//! File formats: one a file, each from a path to [`Example`]s, each row checked; plain [text] by the document; and
-//! [`Pair`](crate::Pair)s of texts, from JSON Lines ([pairs]), [parallel] files and [SQuAD](squad).
+//! File formats: one a file, each from a path to [`Example`]s, each row checked; plain [text] by the document;
+//! [`Pair`](crate::Pair)s of texts, from JSON Lines ([pairs]), [parallel] files and [SQuAD](squad); questions whose
+//! answers are spans, from SQuAD too; and tagged words, from the files of [CoNLL](conll).
 //!
 //! A file may be compressed with Zstandard (`.zst` after its format's extension); it is decompressed as it is read and
 //! never held whole. Every malformed row is an error that names the file, the line and what was wrong: a set is read
 //! completely or not at all.
 
+pub mod conll;
 pub mod jsonl;
 mod lines;
 pub mod pairs;
@@ -18,9 +20,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use conll::ConllColumns;
 pub use lines::{MAX_FILE_BYTES, MAX_LINE_BYTES};
 pub use pairs::{PairFields, TargetArrays};
-pub use squad::{QuestionSource, Questions};
+pub use squad::{QuestionSource, Questions, SpanQuestions};
 pub use text::{Document, TextSource};
 
 use crate::{Example, Part};

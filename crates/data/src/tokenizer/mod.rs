@@ -2,6 +2,8 @@
 //! text.
 
 mod plain;
+mod spans;
+mod tags;
 pub mod train;
 
 use std::fs::File;
@@ -14,8 +16,11 @@ use sha2::{Digest, Sha256};
 use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
 use tokenizers::{PostProcessor, TruncationDirection, TruncationStrategy};
 
+pub use spans::{SpanOptions, SpanSet, SpanWindow};
+pub use tags::{TaggedRow, TaggedSet};
 pub use train::{Algorithm, TokenizerConfig};
 
+use crate::tag::TagError;
 use crate::{Dataset, Encoded, Example, Part, Target};
 use plain::PlainText;
 
@@ -54,6 +59,19 @@ pub enum TokenizerError {
     /// Not even the special tokens fit.
     #[error("max_length {max_length} leaves no room for text beside {special} special tokens")]
     Length { max_length: usize, special: usize },
+    /// Windows that could not move on over a passage.
+    #[error(
+        "no windows of max_length {max_length} can be cut with a stride of {stride} and questions of up to \
+         {question_length} tokens: beside {special} special tokens and the longest question there has to be room for \
+         more than the stride, and for one token of a question"
+    )]
+    Windows { max_length: usize, stride: usize, question_length: usize, special: usize },
+    /// A sentence that has not one tag per word.
+    #[error("{tags} tags for {words} words")]
+    Tagged { words: usize, tags: usize },
+    /// A tag that is not one of the task's.
+    #[error(transparent)]
+    Tag(TagError),
     /// The text cannot be written in this vocabulary.
     #[error("cannot tokenize {text:?}: {what}")]
     Encode { text: String, what: String },
@@ -383,7 +401,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::Picture;
+    use crate::{Picture, SpanAnswer, SpanQuestion, TagSet, TaggedSentence};
 
     const WORDS: [&str; 5] = ["a", "red", "circle", ".", "one"];
 
@@ -523,6 +541,13 @@ mod tests {
         places(&good, String::new(), &mut pointers);
         let strange =
             [json!(null), json!(-1), json!(7), json!(u32::MAX), json!(u64::MAX), json!(""), json!([]), json!({})];
+        let answers = vec![SpanAnswer { text: "red".into(), start_byte: 2 }];
+        let passage = "a red circle. one purple".into();
+        let questions = [SpanQuestion { id: "1".into(), question: "one?".into(), passage, answers }];
+        let options = SpanOptions { max_length: 9, stride: 1, question_length: 2 };
+        let words: Vec<String> = ["a", "purple", "circle.", ""].map(String::from).to_vec();
+        let sentences = [TaggedSentence { tags: vec!["O".into(); words.len()], words }];
+        let tags = TagSet::collect(&sentences).unwrap();
         let (mut refused, mut loaded) = (0, 0);
         for (pointer, value) in pointers.iter().flat_map(|pointer| strange.iter().map(move |value| (pointer, value))) {
             let mut bad = good.clone();
@@ -535,6 +560,8 @@ mod tests {
                         let _ = tokenizer.tokens("a red circle.", pair, max_length);
                     }
                     let _ = tokenizer.decode(&[0, 5, 99, u32::MAX]);
+                    let _ = tokenizer.span_windows(&questions, &options);
+                    let _ = tokenizer.encode_tagged(&sentences, &tags, 4);
                 }
             }
         }

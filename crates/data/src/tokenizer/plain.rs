@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 use serde_json::Value;
-use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
+use tokenizers::{AddedVocabulary, Encoding, Model, OffsetType, PreTokenizer};
 
 use super::{Tokenizer, TokenizerError};
 
@@ -66,19 +66,24 @@ impl Tokenizer {
     }
 
     fn encode_piece(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let ids = || {
+        Ok(self.encoding(text, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    /// The tokens of a text, none added and none special, with the places in it that they stand for.
+    pub(super) fn encoding(&self, text: &str, offsets: OffsetType) -> Result<Encoding, TokenizerError> {
+        let encoding = || {
             let mut pieces = self.plain.added.extract_and_normalize(self.inner.get_normalizer(), text);
             if let Some(before) = self.inner.get_pre_tokenizer() {
                 before.pre_tokenize(&mut pieces)?;
             }
             pieces.tokenize(|piece| self.inner.get_model().tokenize(piece.get()))?;
-            Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+            pieces.into_encoding(None, 0, offsets)
         };
-        ids().map_err(|cause| failed(text, cause))
+        encoding().map_err(|cause| failed(text, cause))
     }
 }
 
-fn failed(text: &str, cause: tokenizers::Error) -> TokenizerError {
+pub(super) fn failed(text: &str, cause: tokenizers::Error) -> TokenizerError {
     TokenizerError::Encode { text: text.chars().take(60).collect(), what: cause.to_string() }
 }
 

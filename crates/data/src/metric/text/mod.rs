@@ -66,7 +66,7 @@ fn is_python_space(c: char) -> bool {
 }
 
 /// What every metric asks of its input.
-fn check(rows: &[Row<'_>]) -> Result<(), MetricError> {
+pub(super) fn check(rows: &[Row<'_>]) -> Result<(), MetricError> {
     if rows.is_empty() {
         return Err(MetricError::Empty);
     }
