@@ -7,12 +7,13 @@ use crate::step::{self, Difference};
 use crate::surface::Surface;
 use crate::{CurvatureError, LinearOperator, norm};
 
-/// `H v` of a [`Surface`], two gradients a product. The first product settles the step, which costs some more; the
-/// error of a product is estimated then and at every sixteenth product, and the step is settled anew if it has grown.
+/// `H v` of a [`Surface`], two gradients a product. The first product settles the step, on a few parts of the problem;
+/// the error of a product is estimated then, on the whole problem at the second product and at every sixteenth one, and
+/// the step is settled anew if it has grown.
 pub struct Hessian<'a, M, P> {
     surface: Surface<'a, M, P>,
     difference: Option<Difference>,
-    /// Since the step was settled.
+    /// Counted to the next that is tested.
     products: usize,
     worst: f64,
 }
@@ -44,8 +45,9 @@ impl<'a, M: Module, P: Problem<M>> Hessian<'a, M, P> {
     fn settle(&mut self, v: &[f32]) -> Result<Difference, CurvatureError> {
         let length = norm(v);
         let (dim, search) = (self.surface.dim(), self.surface.search(length));
-        let settled = step::settle(&mut |step, out| self.surface.gradient_at(v, step, out), dim, search)?;
-        self.products = 0;
+        let settled = step::settle(&mut |step, out| self.surface.sampled_gradient_at(v, step, out), dim, search)?;
+        // The next product is tested.
+        self.products = step::TESTED - 1;
         Ok(Difference { step: settled.step * length, error: settled.error })
     }
 }

@@ -36,6 +36,9 @@ pub struct Surface<'a, M, P> {
     gradients: f64,
 }
 
+/// Parts that stand for all of them where a step is looked for.
+const SAMPLED: usize = 4;
+
 /// Of a gradient's cost: a pass forward, which is followed by two as long.
 const FORWARD: f64 = 1.0 / 3.0;
 
@@ -165,13 +168,32 @@ impl<'a, M: Module, P: Problem<M>> Surface<'a, M, P> {
     /// # Errors
     /// Parts that do not fit the model.
     pub fn gradient_at(&mut self, v: &[f32], step: f64, out: &mut [f64]) -> Result<(), CurvatureError> {
+        self.gradient_of(0..self.problem.parts(), v, step, out)
+    }
+
+    /// The share of a few parts in the gradient at a place: enough to find a step with. They are taken from all over
+    /// the problem, whose parts may stand in the order of their length.
+    pub(crate) fn sampled_gradient_at(&mut self, v: &[f32], step: f64, out: &mut [f64]) -> Result<(), CurvatureError> {
+        let parts = self.problem.parts();
+        let sampled = parts.min(SAMPLED);
+        self.gradient_of((0..sampled).map(|i| (2 * i + 1) * parts / (2 * sampled)), v, step, out)
+    }
+
+    fn gradient_of(
+        &mut self,
+        parts: impl ExactSizeIterator<Item = usize>,
+        v: &[f32],
+        step: f64,
+        out: &mut [f64],
+    ) -> Result<(), CurvatureError> {
         self.move_to(v, step)?;
         out.fill(0.0);
-        for part in 0..self.problem.parts() {
+        let share = parts.len() as f64 / self.problem.parts() as f64;
+        for part in parts {
             let loss = self.problem.loss(self.model()?, part, self.counted as f32, &self.begin(part));
             self.add_gradient(loss.map_err(CurvatureError::operator)?, out)?;
         }
-        self.gradients += 1.0;
+        self.gradients += share;
         Ok(())
     }
 
