@@ -1,21 +1,27 @@
-"""Three small random BERT classifiers and what the `transformers` package computes with them.
+"""Small random BERTs with three kinds of head and what the `transformers` package computes with them.
 
 Made with torch 2.15.0, transformers 5.23.0, safetensors 0.8.0.
 
     pip install torch transformers safetensors
     python oracles/bert.py
 
-Writes crates/models/tests/golden/bert-{a,b,c}/, each a Hugging Face folder (config.json and
+Writes crates/models/tests/golden/bert-{a,b,c,spans,tags}/, each a Hugging Face folder (config.json and
 model.safetensors; bert-b is sharded: two files and model.safetensors.index.json) with an
-expected.safetensors beside it (B rows, L length, D hidden_size, C labels):
+expected.safetensors beside it (B rows, L length, D hidden_size, C labels). bert-{a,b,c} sort rows into
+classes, bert-spans finds answers, bert-tags sorts tokens:
 
     input_ids, token_type_ids, attention_mask   [B, L] i64, right-padded; a padding position holds
                                                 config.pad_token_id, type 0 and mask 0
     hidden.0 .. hidden.N                        [B, L, D] f32; 0 is the embeddings' output, k that of
                                                 encoder layer k-1; padding positions included
-    logits                                      [B, C] f32
-    labels [B] i64, loss [] f32, grad.NAME      bert-a only: mean cross-entropy and its gradient for
-                                                every parameter NAME of model.safetensors
+    logits                                      [B, C] f32; of bert-spans [B, 2, L], starts and ends, -1e30 at
+                                                padding; of bert-tags [B, L, C]
+    labels, loss [] f32, grad.NAME              not of bert-b and bert-c: mean cross-entropy and its gradient
+                                                for every parameter NAME of model.safetensors. Labels i64 are
+                                                [B]; of bert-spans [B, 2], places of start and end, whose
+                                                probabilities are over the row without its padding, as
+                                                `transformers` does not have it; of bert-tags [B, L], -100 at
+                                                padding and at a few tokens
 
 Weights are drawn with standard deviation 0.2, biases included, and layer norm gains around 1, ten times
 the usual initialization, so that a wrong transpose or a forgotten bias shows. Evaluation mode, no
@@ -30,7 +36,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForSequenceClassification
+from torch.nn.functional import cross_entropy
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 
 GOLDEN = Path(__file__).resolve().parents[1] / "crates/models/tests/golden"
 
@@ -64,6 +76,27 @@ CASES = {
             pad_token_id=5,
         ),
     ),
+    "spans": dict(
+        seed=4,
+        lengths=[12, 4, 9],
+        gradients=True,
+        model=BertForQuestionAnswering,
+        config=dict(
+            vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=40, max_position_embeddings=24, layer_norm_eps=1e-12,
+        ),
+    ),
+    "tags": dict(
+        seed=5,
+        lengths=[5, 10, 3],
+        gradients=True,
+        model=BertForTokenClassification,
+        config=dict(
+            vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=40, max_position_embeddings=24, layer_norm_eps=1e-12,
+            id2label={0: "O", 1: "B-PER", 2: "I-PER"}, label2id={"O": 0, "B-PER": 1, "I-PER": 2},
+        ),
+    ),
 }
 
 
@@ -90,10 +123,29 @@ def draw_batch(config, lengths, generator):
     return dict(input_ids=input_ids, token_type_ids=token_type_ids, attention_mask=attention_mask)
 
 
+def logits_of(output, mask):
+    """Logits, a row for each label but those of padding."""
+    if "start_logits" not in output:
+        return output.logits
+    return torch.stack([output.start_logits, output.end_logits], 1).masked_fill(mask[:, None] == 0, -1e30)
+
+
+def draw_labels(model, lengths, generator):
+    """Labels of a batch."""
+    below = lambda n: int(torch.randint(0, n, (), generator=generator))
+    if isinstance(model, BertForQuestionAnswering):
+        return torch.tensor([sorted([below(length), below(length)]) for length in lengths])
+    classes = model.config.num_labels
+    if isinstance(model, BertForTokenClassification):
+        row = lambda length: [below(classes) if below(4) else -100 for _ in range(length)]
+        return torch.tensor([row(length) + [-100] * (max(lengths) - length) for length in lengths])
+    return torch.randint(0, classes, (len(lengths),), generator=generator)
+
+
 def make(name, case):
     generator = torch.Generator().manual_seed(case["seed"])
     config = BertConfig(type_vocab_size=2, attn_implementation="eager", **case["config"])
-    model = BertForSequenceClassification(config).eval()
+    model = case.get("model", BertForSequenceClassification)(config).eval()
     randomize(model, generator)
     batch = draw_batch(config, case["lengths"], generator)
 
@@ -102,16 +154,20 @@ def make(name, case):
     model.save_pretrained(folder, max_shard_size=case.get("shard_size", "10MB"))
 
     single = model(**batch, output_hidden_states=True)
-    labels = torch.randint(0, config.num_labels, (len(case["lengths"]),), generator=generator)
+    labels = draw_labels(model, case["lengths"], generator)
     model.double()
-    output = model(**batch, labels=labels, output_hidden_states=True)
-    expected = dict(batch, logits=output.logits)
+    output = model(**batch, output_hidden_states=True)
+    logits = logits_of(output, batch["attention_mask"])
+    expected = dict(batch, logits=logits)
     for layer, (hidden, hidden32) in enumerate(zip(output.hidden_states, single.hidden_states)):
         torch.testing.assert_close(hidden32.double(), hidden, rtol=0, atol=1e-5)
         expected[f"hidden.{layer}"] = hidden
     if case.get("gradients"):
-        output.loss.backward()
-        expected |= dict(labels=labels, loss=output.loss)
+        loss = cross_entropy(logits.flatten(0, -2), labels.flatten())
+        if "start_logits" not in output:
+            torch.testing.assert_close(model(**batch, labels=labels).loss, loss)
+        loss.backward()
+        expected |= dict(labels=labels, loss=loss)
         expected |= {f"grad.{n}": p.grad for n, p in model.named_parameters()}
 
     rounded = {

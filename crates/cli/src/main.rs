@@ -6,6 +6,7 @@
 mod command;
 mod curvature;
 mod device;
+mod examples;
 mod exit;
 mod output;
 mod pipeline;

@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lapidary_data::{ConllColumns, SpanOptions};
 use lapidary_kernels::precision::Precision;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -69,7 +70,9 @@ pub struct Recipe {
 pub struct Model {
     /// A checkpoint folder: a path, or a name below `$LAPIDARY_MODELS`.
     pub checkpoint: String,
-    /// Names of the classes, in the order of their ids.
+    /// Names of the classes, in the order of their ids, or the tags of words, O among them. Default: the tags that the
+    /// training files have; none where answers are looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
 }
 
@@ -80,23 +83,73 @@ pub struct Data {
     /// Default: `tsv`.
     #[serde(default)]
     pub format: Format,
-    /// Training file; its last `validation_rows` rows are kept out of training and settings are chosen on them.
-    pub train: String,
+    /// Training files, one or a list.
+    pub train: Files,
+    /// What settings are chosen on, one file or a list. Default: the last `validation_rows` rows of the training files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Files>,
     /// What is reported on, read once a variant.
     pub dev: String,
-    /// Column of the text, or of the first of a pair.
-    pub text: String,
+    /// Column of the text, or of the first of a pair; of tables only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// Column of the second text of a pair. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<String>,
-    /// Column of the label.
-    pub label: String,
-    /// Default: 2000.
-    #[serde(default = "default_validation_rows")]
-    pub validation_rows: usize,
-    /// Longest input in tokens, the special ones included; longer ones are cut. Default: 128.
-    #[serde(default = "default_max_length")]
-    pub max_length: usize,
+    /// Column of the label; of tables only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Rows, questions or sentences that are kept out of training and that settings are chosen on. Default: 2000, where
+    /// there is no `validation`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_rows: Option<usize>,
+    /// Longest input in tokens, the special ones included; longer texts are cut, longer sentences of tagged words
+    /// divided, longer passages read in windows. Default: 128; 384 for passages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// Tokens of a passage that a window shares with the one before. Default: 128.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<usize>,
+    /// Longest question in tokens; longer ones are cut. Default: 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question_length: Option<usize>,
+    /// Columns of word and tag, and the scheme of the tags. Default: first, last, and `iob2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<ConllColumns>,
+}
+
+/// One file or several, read one after the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Files {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Files {
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+impl Data {
+    /// The lengths of rows, with their defaults.
+    pub fn lengths(&self) -> SpanOptions {
+        let SpanOptions { max_length, stride, question_length } = SpanOptions::default();
+        SpanOptions {
+            max_length: self.max_length.unwrap_or(if self.format == Format::Squad { max_length } else { 128 }),
+            stride: self.stride.unwrap_or(stride),
+            question_length: self.question_length.unwrap_or(question_length),
+        }
+    }
+
+    /// Examples of the training files that are kept out of training.
+    pub fn kept_out(&self) -> usize {
+        if self.validation.is_some() { 0 } else { self.validation_rows.unwrap_or(2000) }
+    }
 }
 
 /// A file format of examples.
@@ -108,6 +161,17 @@ pub enum Format {
     Tsv,
     /// One JSON object a line, as it is or compressed by zstd.
     Jsonl,
+    /// Answers in passages, in the JSON of SQuAD or a passage a line.
+    Squad,
+    /// Tagged words, in the columns of CoNLL.
+    Conll,
+}
+
+impl Format {
+    /// Whether rows have columns by name.
+    pub fn is_table(self) -> bool {
+        matches!(self, Self::Tsv | Self::Jsonl)
+    }
 }
 
 /// Fine-tuning: AdamW, linear warm-up and decay.
@@ -196,14 +260,6 @@ pub struct Variant {
 
 fn default_seeds() -> Vec<u64> {
     vec![1, 2, 3]
-}
-
-fn default_validation_rows() -> usize {
-    2000
-}
-
-fn default_max_length() -> usize {
-    128
 }
 
 fn default_variant_steps() -> usize {

@@ -110,7 +110,8 @@ fn bad_calls_are_told_in_one_line() {
         (&["--over", "attic."][..], 2, "--over attic.: no parameter's path begins with it; give trunk, all"),
         (&["--examples", "61"], 2, "--examples 61: the data has 60 texts"),
         (&["--layers", "--layer-examples", "7"], 2, "takes 10 disjoint samples of 7 texts each: the data has 60"),
-        (&["--largest", "0", "--smallest", "0"], 2, "ask for one eigenvalue at least"),
+        (&["--largest", "0", "--smallest", "0"], 2, "ask for an eigenvalue, --trace, --density or --layers"),
+        (&["--largest", "0", "--smallest", "0", "--landscape"], 2, "--landscape is along eigenvectors"),
         (&["--tolerance", "0"], 2, "--tolerance should be above 0 and below 1, is 0"),
         (&["--text", "title"], 1, "title"),
     ] {

@@ -51,7 +51,7 @@ pub trait Problem<M: Module> {
     }
 }
 
-/// Examples that are sorted into classes, with what some block of the model reads of them: where only blocks above are
+/// Examples that are sorted into classes, as a whole or token by token, or searched for spans, with what some block of the model reads of them: where only blocks above are
 /// of interest, those below are run once.
 #[derive(Clone, Debug)]
 pub struct ClassifiedExamples {
@@ -99,6 +99,10 @@ impl<M: Classifier> Problem<M> for ClassifiedExamples {
 
     fn targets(&self, part: usize) -> Vec<i64> {
         self.batches[part].targets.clone()
+    }
+
+    fn examples(&self, part: usize) -> usize {
+        self.batches[part].rows
     }
 
     fn lengths(&self, model: &M, part: usize) -> Option<Vec<usize>> {

@@ -1,22 +1,42 @@
-//! BERT (1810.04805) with a classifier on its pooled first token.
+//! BERT (1810.04805) with a head that sorts texts or tokens into classes, or finds spans.
 //!
-//! Tensor names, shapes and results are those of `BertForSequenceClassification` in the `transformers` package.
+//! Tensor names, shapes and results are those of `BertForSequenceClassification`, `BertForTokenClassification` and
+//! `BertForQuestionAnswering` in the `transformers` package, but that no span ends in padding: there its logits count.
 
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_data::Batch;
 use lapidary_kernels::mask::Mask;
 use lapidary_ops as ops;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Config};
-use crate::classifier::{Checkpointed, Classifier, Matrix};
+use crate::classifier::{Checkpointed, Classifier, Matrix, Task};
 use crate::error::ModelError;
 use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
 use crate::pass::Pass;
 use crate::trunk::{NormPlacement, Trunk, TrunkConfig};
+
+fn architecture(task: &Task) -> &'static str {
+    match task {
+        Task::Classes(_) => "BertForSequenceClassification",
+        Task::Tags(_) => "BertForTokenClassification",
+        Task::Spans => "BertForQuestionAnswering",
+    }
+}
+
+/// The task of a checkpoint; classes where `architectures` names none, as of a bare encoder.
+fn task_of(config: &Config) -> Result<Task, ModelError> {
+    let architectures: Vec<String> = config.optional_struct("architectures")?.unwrap_or_default();
+    let has = |name: &str| architectures.iter().any(|architecture| architecture == name);
+    Ok(match () {
+        () if has("BertForQuestionAnswering") => Task::Spans,
+        () if has("BertForTokenClassification") => Task::Tags(labels_of(config)?),
+        () => Task::Classes(labels_of(config)?),
+    })
+}
 
 /// What `config.json` says of a BERT.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,16 +61,16 @@ pub struct BertConfig {
     pub deviation: f32,
     /// The id that pads.
     pub pad_id: u32,
-    /// Names of the classes.
-    pub labels: Vec<String>,
+    /// What it is for.
+    pub task: Task,
 }
 
 impl BertConfig {
-    /// Reads `config.json`; `labels` replaces the classes it names.
+    /// Reads `config.json`; `task` replaces the one it names.
     ///
     /// # Errors
     /// A missing key, a wrong type, or a variant of BERT that this file does not build.
-    pub fn read(config: &Config, labels: Option<&[String]>) -> Result<Self, ModelError> {
+    pub fn read(config: &Config, task: Option<&Task>) -> Result<Self, ModelError> {
         for (key, built) in [("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")] {
             match config.optional_str(key)? {
                 Some(found) if found != built => {
@@ -59,10 +79,13 @@ impl BertConfig {
                 _ => {}
             }
         }
-        let labels = match labels {
-            Some(labels) => labels.to_vec(),
-            None => labels_of(config)?,
+        let task = match task {
+            Some(task) => task.clone(),
+            None => task_of(config)?,
         };
+        if task != Task::Spans && task.labels().is_empty() {
+            return Err(config.invalid("id2label", "must not be empty").into());
+        }
         let pad_id = config.optional_usize("pad_token_id")?.unwrap_or(0);
         let read = Self {
             vocabulary: config.usize("vocab_size")?,
@@ -75,7 +98,7 @@ impl BertConfig {
             norm_eps: config.optional_f64("layer_norm_eps")?.unwrap_or(1e-12),
             deviation: config.optional_f64("initializer_range")?.unwrap_or(0.02) as f32,
             pad_id: u32::try_from(pad_id).unwrap_or(u32::MAX),
-            labels,
+            task,
         };
         if read.heads == 0 || !read.width.is_multiple_of(read.heads) {
             let reason = format!("{} heads do not divide a width of {}", read.heads, read.width);
@@ -88,7 +111,6 @@ impl BertConfig {
             ("intermediate_size", read.feed_forward),
             ("max_position_embeddings", read.positions),
             ("type_vocab_size", read.token_types),
-            ("id2label", read.labels.len()),
         ] {
             if size == 0 {
                 return Err(config.invalid(key, "must not be 0").into());
@@ -124,11 +146,8 @@ impl BertConfig {
 
     /// The `config.json` that [`read`](Self::read) and `transformers` take.
     pub fn to_json(&self) -> Value {
-        let labels = |f: &dyn Fn(usize, &str) -> (String, Value)| {
-            Value::Object(self.labels.iter().enumerate().map(|(i, label)| f(i, label)).collect())
-        };
-        json!({
-            "architectures": ["BertForSequenceClassification"],
+        let mut config = json!({
+            "architectures": [architecture(&self.task)],
             "model_type": "bert",
             "hidden_act": "gelu",
             "position_embedding_type": "absolute",
@@ -142,9 +161,14 @@ impl BertConfig {
             "layer_norm_eps": self.norm_eps,
             "initializer_range": self.deviation,
             "pad_token_id": self.pad_id,
-            "id2label": labels(&|i, label| (i.to_string(), label.into())),
-            "label2id": labels(&|i, label| (label.to_owned(), i.into())),
-        })
+        });
+        let labels = self.task.labels();
+        if !labels.is_empty() {
+            let named = labels.iter().enumerate();
+            config["id2label"] = named.clone().map(|(i, label)| (i.to_string(), Value::from(label.as_str()))).collect();
+            config["label2id"] = named.map(|(i, label)| (label.clone(), Value::from(i))).collect();
+        }
+        config
     }
 }
 
@@ -173,16 +197,50 @@ pub struct BertEmbeddings {
     norm: LayerNorm,
 }
 
-/// The encoder with its pooler and classifier.
+/// Pooled first token → logits of classes.
+#[derive(Module, Debug)]
+pub struct ClassHead {
+    pooler: Linear,
+    classifier: Linear,
+}
+
+/// Output of the last block → logits.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one")]
+pub enum BertHead {
+    /// Logits of a text, `[B, classes]`.
+    Classes(ClassHead),
+    /// Logits of each token, `[B·L, tags]`.
+    Tags(Linear),
+    /// Two logits for each token: that an answer begins with it, that it ends with it.
+    Spans(Linear),
+}
+
+impl BertHead {
+    fn new(config: &BertConfig, init: &mut Initializer) -> Self {
+        let mut linear = |outputs| Linear::new(config.width, outputs, true, init);
+        match &config.task {
+            Task::Classes(labels) => {
+                Self::Classes(ClassHead { pooler: linear(config.width), classifier: linear(labels.len()) })
+            }
+            Task::Tags(labels) => Self::Tags(linear(labels.len())),
+            Task::Spans => Self::Spans(linear(2)),
+        }
+    }
+}
+
+/// The encoder with a head.
 #[derive(Module, Debug)]
 pub struct Bert {
     embeddings: BertEmbeddings,
     trunk: Trunk,
-    pooler: Linear,
-    classifier: Linear,
+    head: BertHead,
     #[module(skip)]
     blocks: usize,
 }
+
+/// A logit that leaves nothing of a probability and is still a number, which infinity times 0 would not be.
+const RULED_OUT: f32 = -1e30;
 
 impl Bert {
     /// Fresh weights on `device`.
@@ -205,8 +263,7 @@ impl Bert {
                 norm: LayerNorm::new(config.width, config.norm_eps as f32, init),
             },
             trunk: Trunk::new(&trunk, init),
-            pooler: Linear::new(config.width, config.width, true, init),
-            classifier: Linear::new(config.width, config.labels.len(), true, init),
+            head: BertHead::new(config, init),
             blocks: config.blocks,
         }
     }
@@ -220,6 +277,16 @@ impl Bert {
             states.push(self.advance(last, block..block + 1, batch, &pass));
         }
         states
+    }
+}
+
+impl Bert {
+    /// What rules the padding of each row out as start and as end, `[2B, L]`; of the device and the numbers of `like`.
+    fn padding(batch: &Batch, like: &Tensor<2>) -> Tensor<2> {
+        let row = |&length: &usize| (0..batch.length).map(move |place| if place < length { 0.0 } else { RULED_OUT });
+        let both: Vec<f32> = batch.lengths.iter().flat_map(|length| row(length).chain(row(length))).collect();
+        let both = TensorData::new(both, [2 * batch.rows, batch.length]);
+        Tensor::from_data(both, (&like.device(), like.dtype()))
     }
 }
 
@@ -248,18 +315,20 @@ impl Checkpointed for Bert {
             ["embeddings", "norm", end] => format!("bert.embeddings.LayerNorm.{end}"),
             ["embeddings", table, end] => format!("bert.embeddings.{table}_embeddings.{end}"),
             ["trunk", "blocks", block, rest @ ..] => format!("bert.encoder.layer.{block}.{}", inside(rest)),
-            ["pooler", end] => format!("bert.pooler.dense.{end}"),
+            ["head", "Classes", "pooler", end] => format!("bert.pooler.dense.{end}"),
+            ["head", "Classes", "classifier", end] | ["head", "Tags", end] => format!("classifier.{end}"),
+            ["head", "Spans", end] => format!("qa_outputs.{end}"),
             _ => path.to_owned(),
         }
     }
 
     fn known_extra(name: &str) -> bool {
-        // A buffer that old versions of `transformers` saved along, and the heads of pretraining.
-        name == "bert.embeddings.position_ids" || name.starts_with("cls.")
+        // A buffer that old versions of `transformers` saved along, and the heads of pretraining and of other tasks.
+        name == "bert.embeddings.position_ids" || name.starts_with("cls.") || Self::may_be_fresh(name)
     }
 
     fn may_be_fresh(name: &str) -> bool {
-        name.starts_with("classifier.") || name.starts_with("bert.pooler.")
+        ["classifier.", "qa_outputs.", "bert.pooler."].iter().any(|head| name.starts_with(head))
     }
 
     fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {
@@ -270,7 +339,9 @@ impl Checkpointed for Bert {
                 matrices.push(Matrix { name, block: Some(block), linear });
             }
         }
-        matrices.push(Matrix { name: "bert.pooler.dense.weight".into(), block: None, linear: &mut self.pooler });
+        if let BertHead::Classes(head) = &mut self.head {
+            matrices.push(Matrix { name: "bert.pooler.dense.weight".into(), block: None, linear: &mut head.pooler });
+        }
         matrices
     }
 }
@@ -298,9 +369,20 @@ impl Classifier for Bert {
     }
 
     fn head(&self, x: Tensor<2>, batch: &Batch, pass: &Pass) -> Tensor<2> {
-        let first: Vec<u32> = (0..batch.rows).map(|row| (row * batch.length) as u32).collect();
-        let pooled = self.pooler.forward(ops::embedding(x, &first), pass).tanh(); // [B, D]
-        self.classifier.forward(pass.dropout(pooled, u64::MAX - 1), pass) // [B, labels]
+        let dropout = |x| pass.dropout(x, u64::MAX - 1);
+        match &self.head {
+            BertHead::Classes(head) => {
+                let first: Vec<u32> = (0..batch.rows).map(|row| (row * batch.length) as u32).collect();
+                let pooled = head.pooler.forward(ops::embedding(x, &first), pass).tanh(); // [B, D]
+                head.classifier.forward(dropout(pooled), pass) // [B, classes]
+            }
+            BertHead::Tags(linear) => linear.forward(dropout(x), pass), // [B·L, tags]
+            BertHead::Spans(linear) => {
+                let (rows, length) = (batch.rows, batch.length);
+                let ends = linear.forward(x, pass).reshape([rows, length, 2]).swap_dims(1, 2); // [B, 2, L]
+                ends.reshape([2 * rows, length]) + Self::padding(batch, &linear.weight.val())
+            }
+        }
     }
 
     fn tables_mut(&mut self) -> Vec<(String, &mut Embedding)> {

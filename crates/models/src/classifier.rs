@@ -32,6 +32,27 @@ pub trait Checkpointed: Module {
     fn matrices_mut(&mut self) -> Vec<Matrix<'_>>;
 }
 
+/// What a model says of its input, and so which head it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// One of these classes for each input.
+    Classes(Vec<String>),
+    /// One of these tags for each token.
+    Tags(Vec<String>),
+    /// The first and the last token of an answer.
+    Spans,
+}
+
+impl Task {
+    /// The names of what a row of logits is over; none for spans, whose logits are over places.
+    pub fn labels(&self) -> &[String] {
+        match self {
+            Self::Classes(labels) | Self::Tags(labels) => labels,
+            Self::Spans => &[],
+        }
+    }
+}
+
 /// A trunk with embeddings below and a head above.
 pub trait Classifier: Checkpointed {
     /// What the paths of a block's parameters begin with.
@@ -47,13 +68,14 @@ pub trait Classifier: Checkpointed {
     fn embed(&self, batch: &Batch, pass: &Pass) -> Tensor<2>;
     /// Input of the range's first block → output of its last, `[B·L, D]`.
     fn advance(&self, x: Tensor<2>, blocks: Range<usize>, batch: &Batch, pass: &Pass) -> Tensor<2>;
-    /// Output of the last block → logits `[B, classes]`.
+    /// Output of the last block → logits, a row for each of the batch's targets: `[B, classes]`, `[2B, L]` for starts
+    /// and ends of spans, `[B·L, tags]`.
     fn head(&self, x: Tensor<2>, batch: &Batch, pass: &Pass) -> Tensor<2>;
 
     /// The tables of vectors, with their names in a checkpoint.
     fn tables_mut(&mut self) -> Vec<(String, &mut Embedding)>;
 
-    /// Logits `[B, classes]`.
+    /// Logits, a row for each of the batch's targets, as [`head`](Self::head) gives them.
     fn logits(&self, batch: &Batch, pass: &Pass) -> Tensor<2> {
         let x = self.embed(batch, pass);
         let x = self.advance(x, 0..self.blocks(), batch, pass);

@@ -16,7 +16,7 @@ pub mod taps;
 pub mod trunk;
 pub mod vilt;
 
-pub use classifier::{Checkpointed, Classifier, Matrix};
+pub use classifier::{Checkpointed, Classifier, Matrix, Task};
 pub use error::ModelError;
 pub use kinks::Kinks;
 pub use pass::Pass;

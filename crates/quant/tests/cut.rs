@@ -9,7 +9,7 @@ use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::packed::CONFIG_KEY;
 use lapidary_models::checkpoint::{Checkpoint, FolderContents, QuantizationConfig, TensorSource, write_folder};
 use lapidary_models::load::{export, load};
-use lapidary_models::{Classifier, Pass, parameters};
+use lapidary_models::{Classifier, Pass, Task, parameters};
 use lapidary_quant::{BitPlan, CutOptions, Method, Precision, QuantError, cut, matrices, pack, plan_by_block};
 
 const BLOCKS: usize = 2;
@@ -27,7 +27,7 @@ fn config() -> BertConfig {
         norm_eps: 1e-12,
         deviation: 0.2,
         pad_id: 0,
-        labels: vec!["no".into(), "yes".into(), "perhaps".into()],
+        task: Task::Classes(vec!["no".into(), "yes".into(), "perhaps".into()]),
     }
 }
 

@@ -10,7 +10,7 @@ use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::objective::{Classification, Objective};
-use lapidary_models::{Pass, parameters};
+use lapidary_models::{Pass, Task, parameters};
 use lapidary_train::{
     AdamWOptions, EpochBatches, Interrupt, MetricsRow, Schedule, TrainError, TrainOptions, Trained, train,
 };
@@ -52,7 +52,7 @@ pub fn config() -> BertConfig {
         norm_eps: 1e-12,
         deviation: 0.3,
         pad_id: PAD,
-        labels: vec!["no".into(), "yes".into()],
+        task: Task::Classes(vec!["no".into(), "yes".into()]),
     }
 }
 

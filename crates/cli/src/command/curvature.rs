@@ -17,10 +17,11 @@ use crate::stage::RunFolder;
 /// Arguments of `lapidary curvature`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Folder of the model: a BERT that sorts texts into classes, or a decoder
+    /// Folder of the model: a BERT that sorts texts or words into classes or finds answers, or a decoder
     model: PathBuf,
 
-    /// Files with examples: a table (.tsv, .jsonl) for a classifier, text for a decoder; each may be compressed (.zst)
+    /// Files with examples, as the model's task has them: a table (.tsv, .jsonl) with classes, SQuAD's (.json, .jsonl),
+    /// CoNLL's columns of tagged words, or text for a decoder; each may be compressed (.zst)
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
 
@@ -36,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "COLUMN", default_value = "label")]
     label: String,
 
-    /// Examples to measure on [default: 1024 texts of a classifier, 64 passages of a decoder]
+    /// Examples to measure on [default: 1024 texts; 64 passages of questions or of a decoder]
     #[arg(long, value_name = "N")]
     examples: Option<NonZeroUsize>,
 
@@ -48,7 +49,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "hessian")]
     matrix: Matrix,
 
-    /// How many of the largest eigenvalues
+    /// How many of the largest eigenvalues; with 0 here and at --smallest only the other questions are answered
     #[arg(long, value_name = "N", default_value = "3")]
     largest: usize,
 
@@ -72,7 +73,7 @@ pub struct Args {
     #[arg(long)]
     density: bool,
 
-    /// Also how sensitive each block is, on disjoint samples
+    /// Also how sensitive each block is: its top eigenvalue on disjoint samples
     #[arg(long)]
     layers: bool,
 
@@ -111,8 +112,14 @@ enum Numbers {
 }
 
 pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
-    if args.largest + args.smallest == 0 {
-        return Err(Usage::new("--largest and --smallest are both 0: ask for one eigenvalue at least").into());
+    if args.largest.saturating_add(args.smallest) == 0 {
+        if args.landscape {
+            return Err(Usage::new("--landscape is along eigenvectors: ask for --largest 2, or one more").into());
+        }
+        if !(args.trace || args.density || args.layers) {
+            let nothing = "--largest and --smallest are both 0: ask for an eigenvalue, --trace, --density or --layers";
+            return Err(Usage::new(nothing).into());
+        }
     }
     if !(args.tolerance > 0.0 && args.tolerance < 1.0) {
         return Err(Usage::new(format!("--tolerance should be above 0 and below 1, is {}", args.tolerance)).into());

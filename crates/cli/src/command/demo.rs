@@ -14,7 +14,7 @@ use super::run::Summary;
 use crate::output;
 use crate::pipeline::report::{self, Naming};
 use crate::pipeline::{self, Examples, ModelSource, Run, ViltSource, predictions, reload};
-use crate::recipe::{Bits, Curvature, Data, Finetune, Format, Model, Quantize, Recipe, Variant};
+use crate::recipe::{Bits, Curvature, Data, Files, Finetune, Format, Model, Quantize, Recipe, Variant};
 use crate::stage::RunFolder;
 
 /// Arguments of `lapidary demo`.
@@ -38,23 +38,23 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     let interrupt = Interrupt::listen()?;
     tracing::info!("drawing {} questions about coloured shapes", COUNTS.iter().sum::<usize>());
     let splits = [Split::Train, Split::Validation, Split::Test];
-    let parts: Vec<Vec<Example>> = splits
-        .iter()
-        .zip(COUNTS)
-        .map(|(&split, count)| questions(seed, split).take(count).map(|sample| sample.picture_example()).collect())
-        .collect();
+    let part = |place: usize| -> Vec<Example> {
+        questions(seed, splits[place]).take(COUNTS[place]).map(|sample| sample.picture_example()).collect()
+    };
+    let parts = [part(0), part(1), part(2)];
     let tokenizer = Tokenizer::from_words(&synth::words())?;
-    let examples = Examples::encode([&parts[0], &parts[1], &parts[2]], tokenizer, recipe.data.max_length, Vec::new())?;
+    let labels = recipe.model.labels.clone();
+    let examples = Examples::classes(parts, labels.clone(), tokenizer, recipe.data.lengths().max_length)?;
     let source = ViltSource::new(ViltConfig {
         vocabulary: examples.tokenizer.vocab_size(),
-        positions: recipe.data.max_length,
+        positions: recipe.data.lengths().max_length,
         image: synth::PICTURE_SIZE as usize,
         patch: 8,
         width: 96,
         heads: 4,
         feed_forward: 384,
         blocks: 4,
-        labels: recipe.model.labels.clone(),
+        labels,
     });
     source.check(&examples)?;
     let folder = RunFolder::open(&args.out)?;
@@ -92,13 +92,17 @@ fn recipe(seed: u64) -> Recipe {
         },
         data: Data {
             format: Format::default(),
-            train: format!("drawn from seed {seed}: {COUNTS:?}"),
+            train: Files::One(format!("drawn from seed {seed}: {COUNTS:?}")),
+            validation: None,
             dev: "drawn".into(),
-            text: "question".into(),
+            text: Some("question".into()),
             pair: None,
-            label: "answer".into(),
-            validation_rows: COUNTS[1],
-            max_length: 16,
+            label: Some("answer".into()),
+            validation_rows: Some(COUNTS[1]),
+            max_length: Some(16),
+            stride: None,
+            question_length: None,
+            columns: None,
         },
         finetune: Finetune {
             epochs: 2,
@@ -125,14 +129,15 @@ fn recipe(seed: u64) -> Recipe {
 
 /// Some of the test pictures with what the model said before and after the last cut.
 fn gallery(run: &Run, source: &ViltSource, seed: u64) -> anyhow::Result<ImageGallery> {
-    let shown = &run.examples.test[..SHOWN.min(run.examples.test.len())];
+    let mut shown = run.examples.test.rows();
+    shown.truncate(SHOWN);
     let pad_id = run.examples.tokenizer.pad_id();
     let said = |stage: &str| -> anyhow::Result<Vec<u32>> {
         let folder = run.folder.path().join(format!("seed{seed}/{stage}/model"));
-        Ok(predictions(&reload(source, &folder, run.device)?, shown, pad_id))
+        Ok(predictions(&reload(source, &folder, run.device)?, &shown, pad_id))
     };
     let (dense, cut) = (said("finetune")?, said("mp23")?);
-    let name = |answer: u32| source.labels().get(answer as usize).map_or("?", String::as_str);
+    let name = |answer: u32| run.examples.task.labels().get(answer as usize).map_or("?", String::as_str);
     let caption = "Pictures of the test part, drawn larger than the model saw them: the question, the right answer, \
                    the model's answers in f32 and in mixed 2/3 bits.";
     let mut gallery = ImageGallery::new(caption);

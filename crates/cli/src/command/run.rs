@@ -52,8 +52,8 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     let interrupt = Interrupt::listen()?;
     let roots = roots(args, &interrupt);
     let checkpoint = roots.model(&recipe.model.checkpoint)?;
-    let source = BertSource::open(&checkpoint, &recipe.model.labels)?;
     let examples = Examples::of_recipe(&recipe, &roots, Tokenizer::load(&checkpoint)?)?;
+    let source = BertSource::open(&checkpoint, &examples.task)?;
     source.check(&examples)?;
     let folder = RunFolder::open(&out(args, &recipe.name))?;
     let run = Run { recipe: &recipe, folder: &folder, examples: &examples, device, interrupt: &interrupt };

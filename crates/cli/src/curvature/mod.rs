@@ -1,6 +1,7 @@
 //! The curvature of one model's loss: eigenvalues, and on request the trace, the density, the blocks' sensitivity and
 //! the landscape. Each is a stage of its own, which can be stopped and taken up again.
 
+mod blocks;
 mod questions;
 mod report;
 mod subject;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use crate::exit::Usage;
 use crate::stage::RunFolder;
 
+pub use blocks::{Blocks, Measured, Measuring, sensitivities};
 pub use report::Written;
 
 /// Which curvature.
@@ -44,6 +46,13 @@ pub struct Settings {
     pub products: usize,
     pub numbers: FloatDType,
     pub seed: u64,
+}
+
+impl Settings {
+    /// How many are asked for.
+    pub fn eigenvalues(&self) -> usize {
+        self.largest.saturating_add(self.smallest)
+    }
 }
 
 /// What is asked beside the eigenvalues.
@@ -99,7 +108,7 @@ pub fn measure(
     let kind = checkpoint.config().str("model_type")?;
     match kind {
         "bert" => {
-            let subject = subject::Texts::open(run, checkpoint, columns, amounts)?;
+            let subject = subject::Classified::open(run, checkpoint, columns, amounts)?;
             report::write(run, &questions::ask(run, &subject)?)
         }
         "lapidary_decoder" => {
@@ -107,7 +116,7 @@ pub fn measure(
             report::write(run, &questions::ask(run, &subject)?)
         }
         _ => Err(Usage::new(format!(
-            "{}: is a model of type {kind:?}; give a BERT that sorts texts into classes (\"bert\") or a decoder \
+            "{}: is a model of type {kind:?}; give a BERT with the head of a task (\"bert\") or a decoder \
              (\"lapidary_decoder\")",
             run.model.display()
         ))

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use lapidary_curvature::density::{Density, DensityOptions, density};
-use lapidary_curvature::eigen::{LanczosOptions, PowerOptions, Spectrum, lanczos, top_eigenvalue};
+use lapidary_curvature::eigen::{LanczosOptions, PowerOptions, Spectrum, lanczos};
 use lapidary_curvature::landscape::{Line, Plane, line, places, plane};
 use lapidary_curvature::operator::Recorded;
 use lapidary_curvature::trace::{Trace, TraceOptions, trace};
@@ -21,6 +21,7 @@ use lapidary_train::Progress;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::blocks::{Blocks, Measuring, sensitivities};
 use super::subject::{Sample, Subject, name_of};
 use super::{Matrix, Run};
 use crate::exit::Usage;
@@ -53,8 +54,8 @@ pub struct Value {
     pub converged: bool,
 }
 
-/// Both ends of the spectrum.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// Both ends of the spectrum; empty where no eigenvalue was asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ends {
     /// Descending.
     pub largest: Vec<Value>,
@@ -113,10 +114,16 @@ pub fn ask<S: Subject>(run: &Run, subject: &S) -> anyhow::Result<Answers> {
     let asker = Asker::new(run, subject)?;
     let (place_stage, place) = asker.place()?;
     asker.announce(&place);
-    let (ends_stage, ends) = asker.ends(&place, &place_stage)?;
+    let (ends_stage, ends) = match run.settings.eigenvalues() {
+        0 => (None, Ends::default()),
+        _ => asker.ends(&place, &place_stage).map(|(stage, ends)| (Some(stage), ends))?,
+    };
     let trace = if run.questions.trace { Some(asker.trace(&place, &place_stage)?) } else { None };
     let density = if run.questions.density { Some(asker.density(&place, &place_stage)?) } else { None };
-    let landscape = if run.questions.landscape { Some(asker.landscape(&place, &ends, &ends_stage)?) } else { None };
+    let landscape = match &ends_stage {
+        Some(stage) if run.questions.landscape => Some(asker.landscape(&place, &ends, stage)?),
+        _ => None,
+    };
     let layers = if run.questions.layers { Some(asker.layers()?) } else { None };
     Ok(Answers { place, ends, trace, density, layers, landscape })
 }
@@ -199,13 +206,14 @@ impl<'a, S: Subject> Asker<'a, S> {
 
     /// Loss, gradient, and the step of differences.
     fn place(&self) -> anyhow::Result<(Stage, Place)> {
-        let stage = self.stage("place", self.shared(serde_json::Value::Null))?;
+        let questions = self.run.questions;
+        let products = self.run.settings.eigenvalues() > 0 || questions.trace || questions.density;
+        let stage = self.stage("place", self.shared(products.into()))?;
         if let Some(done) = stage.done::<Place>()? {
             return Ok((stage, done));
         }
         stage.begin()?;
         let (examples, noun) = (self.subject.examples(), self.subject.noun());
-        tracing::info!("{examples} {noun}, {} parameters: finding the step of differences", self.selection.dim());
         let dim = self.selection.dim();
         let zeros = vec![0.0; dim];
         let mut surface = self.surface()?;
@@ -220,11 +228,20 @@ impl<'a, S: Subject> Asker<'a, S> {
             "the loss on these examples is {loss}, its gradient has the length {gradient_norm}: look for a diverged \
              checkpoint"
         );
+        tracing::info!("{examples} {noun}, {dim} parameters; loss {loss:.4}, gradient {gradient_norm:.3e}");
+        let noun = noun.to_owned();
+        let mut place =
+            Place { examples, noun, parameters: dim, length, loss, gradient_norm, difference: None, gradient_seconds };
+        if !products {
+            stage.finish(&place)?;
+            return Ok((stage, place));
+        }
+        tracing::info!("finding the step of differences");
         // A product along a random direction settles the step.
         let mut stream = Stream::new(self.run.settings.seed, 1);
         let v: Vec<f32> = (0..dim).map(|_| stream.normal()).collect();
         let mut product = vec![0.0; dim];
-        let difference = match self.run.settings.matrix {
+        place.difference = match self.run.settings.matrix {
             Matrix::Hessian => {
                 let mut operator = Hessian::new(surface, None);
                 operator.apply(&v, &mut product)?;
@@ -237,27 +254,27 @@ impl<'a, S: Subject> Asker<'a, S> {
                 operator.difference()
             }
         };
-        let noun = noun.to_owned();
-        let place =
-            Place { examples, noun, parameters: dim, length, loss, gradient_norm, difference, gradient_seconds };
         stage.finish(&place)?;
         Ok((stage, place))
     }
 
     /// Says how long it will take.
     fn announce(&self, place: &Place) {
-        let error = place.difference.map_or(0.0, |difference| difference.error);
-        tracing::info!("loss {:.4}, gradient {:.3e}; products within {error:.0e}", place.loss, place.gradient_norm);
+        if let Some(difference) = place.difference {
+            tracing::info!("products within {:.0e}", difference.error);
+        }
         let settings = self.run.settings;
         let each = match settings.matrix {
             // Every sixteenth product is tested by another.
             Matrix::Hessian => 2.0 + 2.0 / 16.0,
             Matrix::GaussNewton | Matrix::Fisher => 5.0 / 3.0,
         };
-        let asked = (settings.largest + settings.smallest) as f64;
         let questions = self.run.questions;
         let (trace, density) = self.options;
-        let mut gradients = (settings.products as f64 + asked) * each;
+        let mut gradients = match settings.eigenvalues() {
+            0 => 0.0,
+            asked => (settings.products + asked) as f64 * each,
+        };
         gradients += if questions.trace { trace.products as f64 * each } else { 0.0 };
         gradients += if questions.density { (density.probes * density.steps) as f64 * each } else { 0.0 };
         if questions.landscape {
@@ -456,51 +473,26 @@ impl<'a, S: Subject> Asker<'a, S> {
             return Ok(done);
         }
         stage.begin()?;
-        /// A value, whether it is settled, and the step of differences.
-        type One = (f64, bool, Option<Difference>);
-        let partial = stage.path().join("eigenvalues.json");
-        let (mut measured, before): (Vec<One>, f64) = read_json(&partial).unwrap_or_default();
-        let begun = Instant::now();
-        let blocks = self.subject.blocks();
-        let total = samples * blocks;
-        let mut progress = Progress::new("layers", total as u64, measured.len() as u64);
-        for number in 0..samples {
-            if measured.len() >= (number + 1) * blocks {
-                continue;
-            }
-            let mut problem = self.subject.problem(Sample { number, size: examples })?;
-            for block in measured.len() - number * blocks..blocks {
-                self.subject.advance(&mut problem, block);
-                let prefix = self.subject.block_path(block);
-                let selection = Selection::of(self.subject.model(), |path| path.starts_with(&prefix))?;
-                let surface = Surface::new(self.subject.model().clone(), &problem, selection)?;
-                // A step that was settled on one sample serves the others.
-                let settled = measured.get(block).and_then(|(_, _, difference)| *difference);
-                let mut hessian = Hessian::new(surface, settled);
-                let place = measured.len() as u64;
-                let eigen = top_eigenvalue(&mut hessian, &options, &mut |step| {
-                    let message = format!(
-                        "block {block}, sample {number}: λ {:.3} after {} products",
-                        step.value, step.iteration
-                    );
-                    progress.set(place, &message);
-                })?;
-                measured.push((eigen.value, eigen.converged, hessian.difference()));
-                let text = serde_json::to_vec(&(&measured, before + begun.elapsed().as_secs_f64()))?;
-                atomic_write(&partial, |writer| writer.write_all(&text))?;
-                if self.run.interrupt.raised() {
-                    return Err(stopped(CurvatureError::Stopped));
-                }
-            }
-        }
-        progress.finish("");
-        let of_block = |block: usize| measured.iter().skip(block).step_by(blocks).map(|(value, ..)| *value).collect();
+        let blocks = Blocks {
+            model: self.subject.model(),
+            blocks: self.subject.blocks(),
+            path: &|block| self.subject.block_path(block),
+            samples,
+            problem: &|number| self.subject.problem(Sample { number, size: examples }),
+            advance: &|problem: &mut S::Problem, block| self.subject.advance(problem, block),
+        };
+        let (measured, seconds) = blocks.measure(&Measuring {
+            title: "layers",
+            options,
+            partial: &stage.path().join("eigenvalues.json"),
+            interrupt: self.run.interrupt,
+        })?;
         let layers = Layers {
-            layers: (0..blocks).map(|block| LayerSensitivity::new(block, of_block(block))).collect::<Result<_, _>>()?,
-            unsettled: measured.iter().filter(|(_, settled, _)| !settled).count(),
+            layers: sensitivities(&measured, blocks.blocks)?,
+            unsettled: measured.iter().filter(|one| !one.converged).count(),
             samples,
             examples,
-            seconds: before + begun.elapsed().as_secs_f64(),
+            seconds,
         };
         stage.finish(&layers)?;
         Ok(layers)

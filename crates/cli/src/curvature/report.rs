@@ -171,6 +171,13 @@ fn shape(largest: Option<&Value>, smallest: Option<&Value>, error: f64) -> Optio
 fn finding(matrix: Matrix, answers: &Answers) -> String {
     let place = &answers.place;
     let (largest, smallest) = (answers.ends.largest.first(), answers.ends.smallest.first());
+    if largest.is_none() && smallest.is_none() {
+        let sharpest =
+            answers.layers.iter().flat_map(|layers| &layers.layers).max_by(|a, b| a.omega.total_cmp(&b.omega));
+        return sharpest.map_or_else(String::new, |layer| {
+            format!("The loss bends most along block {}, with an Ω of {}.", layer.layer + 1, two(layer.omega))
+        });
+    }
     let error = place.difference.map_or(0.0, |difference| difference.error);
     let sharp = largest.map_or(String::new(), |largest| sharpness(largest.value, place));
     let shape = if matrix == Matrix::Hessian { shape(largest, smallest, error) } else { None };
@@ -248,13 +255,17 @@ fn page(run: &Run, answers: &Answers, result: &RunResult, finding: &str, table: 
         Matrix::GaussNewton => "Gauss-Newton matrix",
         Matrix::Fisher => "empirical Fisher matrix",
     };
-    let spectrum = Section::new("Spectrum")
-        .paragraph(format!(
-            "Eigenvalues of the {named}, found by {} products in {}.",
-            answers.ends.products,
-            duration(answers.ends.seconds)
-        ))
-        .table(table);
+    let spectrum = Section::new("Spectrum");
+    let spectrum = match run.settings.eigenvalues() {
+        0 => spectrum.paragraph(format!("Of the {named}.")),
+        _ => spectrum
+            .paragraph(format!(
+                "Eigenvalues of the {named}, found by {} products in {}.",
+                answers.ends.products,
+                duration(answers.ends.seconds)
+            ))
+            .table(table),
+    };
     let spectrum = match &answers.density {
         Some((density, _)) => spectrum.chart(density_chart(density)).paragraph(format!(
             "{} % of the eigenvalues lie below −{1}, and {2} % above {1}, a hundredth of the largest magnitude; by \
@@ -266,7 +277,9 @@ fn page(run: &Run, answers: &Answers, result: &RunResult, finding: &str, table: 
         )),
         None => spectrum,
     };
-    report = report.section(spectrum);
+    if run.settings.eigenvalues() > 0 || answers.density.is_some() {
+        report = report.section(spectrum);
+    }
     if let Some(landscape) = &answers.landscape {
         report = report.section(landscape_section(landscape, place));
     }

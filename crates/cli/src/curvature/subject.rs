@@ -9,7 +9,7 @@ use lapidary_curvature::Problem;
 use lapidary_curvature::problem::{ClassifiedExamples, Texts as TextProblem};
 use lapidary_data::pack::{PackOptions, pack};
 use lapidary_data::store::StoreError;
-use lapidary_data::{Batch, Columns, Dataset, Document, Labels, TextSource, TokenStore, Tokenizer, source};
+use lapidary_data::{Batch, Columns, Document, Encoded, Labels, SpanOptions, TextSource, TokenStore, Tokenizer};
 use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::bert::{Bert, BertConfig};
@@ -17,9 +17,10 @@ use lapidary_models::checkpoint::Checkpoint;
 use lapidary_models::decoder::Decoder;
 use lapidary_models::load::load;
 use lapidary_models::objective::{Autoregressive, TextBatch};
-use lapidary_models::{Classifier, parameters};
+use lapidary_models::{Classifier, Task, parameters};
 
 use super::{Amounts, Run, TextColumns};
+use crate::examples::{Form, Raw};
 use crate::exit::Usage;
 use crate::stage::Inputs;
 use crate::text::END;
@@ -59,10 +60,11 @@ pub trait Subject {
     fn advance(&self, problem: &mut Self::Problem, block: usize);
 }
 
-/// Sentences, or pairs of them, and a BERT that sorts them into classes.
-pub struct Texts {
+/// Texts, answers in passages or tagged words, and a BERT with the head of their task.
+pub struct Classified {
     model: Bert,
-    rows: Dataset,
+    rows: Vec<Encoded>,
+    noun: &'static str,
     /// The rows in the order of the samples.
     order: Vec<usize>,
     pad_id: u32,
@@ -71,7 +73,7 @@ pub struct Texts {
     batch_size: usize,
 }
 
-impl Texts {
+impl Classified {
     /// # Errors
     /// A checkpoint without the head of a task, a table that does not fit it.
     pub fn open(run: &Run, checkpoint: &Checkpoint, columns: &TextColumns, amounts: &Amounts) -> anyhow::Result<Self> {
@@ -96,33 +98,41 @@ impl Texts {
             text: columns.text.to_owned(),
             pair: columns.pair.map(str::to_owned),
             label: columns.label.to_owned(),
-            labels: Labels::Count(u32::try_from(config.labels.len()).context("too many classes")?),
+            labels: Labels::Count(u32::try_from(config.task.labels().len()).context("too many classes")?),
         };
-        let mut examples = Vec::new();
-        for file in run.data {
-            examples.extend(source::read(file, &columns)?);
+        let (raw, left_out) = Raw::read(run.data, &Form::of(&config.task, columns))?;
+        let fitting = SpanOptions::default();
+        let max_length = match config.task {
+            Task::Spans => fitting.max_length.min(config.positions),
+            _ => config.positions,
+        };
+        let part = raw.encode(&tokenizer, &SpanOptions { max_length, ..fitting }, config.task.labels())?;
+        for lost in left_out.into_iter().chain(part.losses(max_length)) {
+            tracing::warn!("{lost}");
         }
-        let set = tokenizer.encode_all(&examples, config.positions)?;
-        if set.truncated > 0 {
-            tracing::warn!("{} texts were cut to the model's {} positions", set.truncated, config.positions);
-        }
-        let mut order: Vec<usize> = (0..set.rows.len()).collect();
+        let (noun, many, batch_size) = match config.task {
+            Task::Spans => ("passages", [64, 64], 4),
+            Task::Classes(_) | Task::Tags(_) => ("texts", [1024, 256], 32),
+        };
+        let rows = part.into_rows();
+        let mut order: Vec<usize> = (0..rows.len()).collect();
         Stream::new(run.settings.seed, 0).shuffle(&mut order);
         let subject = Self {
             model: parameters::cast(model, run.settings.numbers),
             order,
-            rows: set.rows,
+            rows,
+            noun,
             pad_id: tokenizer.pad_id(),
-            examples: amounts.examples.unwrap_or(1024),
-            samples: (amounts.samples, amounts.layer_examples.unwrap_or(256)),
-            batch_size: amounts.batch_size.unwrap_or(32),
+            examples: amounts.examples.unwrap_or(many[0]),
+            samples: (amounts.samples, amounts.layer_examples.unwrap_or(many[1])),
+            batch_size: amounts.batch_size.unwrap_or(batch_size),
         };
         check_amounts(run, &subject, amounts)?;
         Ok(subject)
     }
 }
 
-impl Subject for Texts {
+impl Subject for Classified {
     type Model = Bert;
     type Problem = ClassifiedExamples;
 
@@ -148,7 +158,7 @@ impl Subject for Texts {
     }
 
     fn noun(&self) -> &'static str {
-        "texts"
+        self.noun
     }
 
     fn problem(&self, sample: Sample) -> anyhow::Result<ClassifiedExamples> {

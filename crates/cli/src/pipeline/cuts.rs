@@ -19,7 +19,7 @@ use lapidary_quant::{
 use lapidary_train::{AdamWOptions, EpochBatches, MetricsRow, Schedule, TrainOptions, train};
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::{Scored, accuracy, validator};
+use super::evaluate::{Scored, score, validator};
 use super::finetune::{Checkpointed, reload};
 use super::{Curvature, ModelSource, Run};
 use crate::recipe::{Bits, Variant};
@@ -32,11 +32,11 @@ pub struct Cut {
     pub name: String,
     /// Bits by block.
     pub block_bits: Vec<u32>,
-    /// Accuracy on the test part, weights rounded without training.
+    /// Scores on the test part, weights rounded without training.
     pub direct: Scored,
-    /// Accuracy on the test part of the packed checkpoint that quantization-aware training ended with.
+    /// Scores on the test part of the packed checkpoint that quantization-aware training ended with.
     pub trained: Scored,
-    /// Accuracy on the validation part and its step.
+    /// The main score on the validation part and its step.
     pub validation: (f64, u64),
     /// Size of the packed checkpoint's tensors, MB of 2^20 bytes.
     pub size_mb: f64,
@@ -98,7 +98,7 @@ pub fn cut_variant<S: ModelSource>(
     let stage = run.folder.stage(&format!("seed{seed}/{}", variant.name), &inputs)?;
     let folder = stage.path().join("model");
     if let Some(done) = stage.done::<Cut>()? {
-        tracing::info!("{}: done before, test {:.2} %", stage.name(), done.trained.percent);
+        tracing::info!("{}: done before, test {:.2} %", stage.name(), done.trained.main.percent);
         return Ok(done);
     }
     stage.begin()?;
@@ -115,7 +115,7 @@ pub fn cut_variant<S: ModelSource>(
         activation_bits: (settings.activation_bits < 32).then_some(settings.activation_bits.into()),
     };
     let direct = cut(model.valid(), &plan, &options(Method::MinMax))?;
-    let direct = accuracy(&direct, &run.examples.test, run, source)?;
+    let direct = score(&direct, &run.examples.test, run)?;
 
     let model = cut(model, &plan, &options(Method::LeastSquares))?;
     let batch_size = NonZeroUsize::new(variant.batch_size).context("batch_size of a variant is 0")?;
@@ -143,7 +143,7 @@ pub fn cut_variant<S: ModelSource>(
         save_every: evaluate_every,
         keep: 1,
     };
-    let mut validate = validator(run, source);
+    let mut validate = validator(run);
     let trained = train(
         model,
         &Classification,
@@ -164,14 +164,14 @@ pub fn cut_variant<S: ModelSource>(
     let dense = save_packed(&mut cut_model, source, settings.activation_bits, &folder, &card, run)?;
     // What is scored is what was written.
     let written = reload(source, &folder, run.device)?;
-    let score = accuracy(&written, &run.examples.test, run, source)?;
+    let trained_score = score(&written, &run.examples.test, run)?;
     let summary = Summary::of(&Checkpoint::open(&folder)?)?;
     let shapes: Vec<_> = matrices(&mut cut_model).into_iter().map(|(shape, _)| shape).collect();
     let done = Cut {
         name: variant.name.clone(),
         block_bits,
         direct,
-        trained: score,
+        trained: trained_score,
         validation: trained.best,
         size_mb: megabytes(summary.bytes),
         size_mb_without_embeddings: megabytes(summary.bytes_without(Component::Embeddings)),

@@ -14,16 +14,16 @@ use lapidary_quant::megabytes;
 use lapidary_train::{AdamWOptions, BatchSource, EpochBatches, MetricsRow, Schedule, TrainOptions, train};
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::{Scored, accuracy, validator};
-use super::{ModelSource, Run};
+use super::evaluate::{Scored, score, validator};
+use super::{ModelSource, Run, report};
 use crate::stage::{Inputs, Stage};
 
 /// What fine-tuning leaves for the stages after it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finetuned {
-    /// Accuracy on the validation part, and its step.
+    /// The main score on the validation part, and its step.
     pub validation: (f64, u64),
-    /// Accuracy on the test part.
+    /// Scores on the test part.
     pub test: Scored,
     /// Size of the tensors, MB of 2^20 bytes.
     pub size_mb: f64,
@@ -55,7 +55,7 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
     let settings = &run.recipe.finetune;
     let mut inputs = Inputs::new(&serde_json::json!({
         "finetune": settings,
-        "labels": run.recipe.model.labels,
+        "labels": run.examples.task.labels(),
         "data": run.recipe.data,
         "seed": seed,
         "config": source.config(),
@@ -98,7 +98,7 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
         save_every: settings.evaluate_every as u64,
         keep: settings.keep,
     };
-    let mut validate = validator(run, source);
+    let mut validate = validator(run);
     let trained = train(
         model,
         &Classification,
@@ -109,15 +109,19 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
         run.interrupt,
     )?;
     drop(validate);
+    let test = score(&trained.model.valid(), &run.examples.test, run)?;
     let card = format!(
-        "# {}, fine-tuned\n\nSeed {seed}, {total} steps; validation accuracy {:.2} % at step {}.\n",
-        run.recipe.name, trained.best.0, trained.best.1
+        "# {}, fine-tuned\n\nSeed {seed}, {total} steps; {} on the validation part {:.2} % at step {}.\n",
+        run.recipe.name,
+        report::metric(&test.main.name).to_lowercase(),
+        trained.best.0,
+        trained.best.1
     );
     save_dense(&trained.model, source, &checkpoint, &card, run)?;
     let summary = Summary::of(&Checkpoint::open(&checkpoint)?)?;
     let done = Finetuned {
         validation: trained.best,
-        test: accuracy(&trained.model.valid(), &run.examples.test, run, source)?,
+        test,
         size_mb: megabytes(summary.bytes),
         size_mb_without_embeddings: megabytes(summary.bytes_without(Component::Embeddings)),
         fresh: unshared.fresh,

@@ -11,8 +11,8 @@ use lapidary_eval::result::{RunResult, RunSettings};
 use lapidary_kernels::isa;
 use lapidary_train::MetricsRow;
 
-use super::evaluate::Scored;
-use super::{Cut, Outcome, Run};
+use super::evaluate::{Score, Scored};
+use super::{Cut, Outcome, Run, SeedOutcome};
 use crate::device;
 
 /// How a run calls itself and its test part.
@@ -59,27 +59,32 @@ fn result(run: &Run, outcome: &Outcome, naming: &Naming) -> anyhow::Result<RunRe
     };
     let mut result = RunResult::new(&recipe.name, settings);
     let Naming { task, split, .. } = naming;
-    let mut score = |variant: &str, of: &dyn Fn(usize) -> Option<f64>| -> anyhow::Result<()> {
-        let values: Vec<(u64, f64)> =
-            (0..outcome.seeds.len()).filter_map(|i| Some((outcome.seeds[i].seed, of(i)?))).collect();
-        let mean = values.iter().map(|(_, value)| value).sum::<f64>() / values.len().max(1) as f64;
-        result.metrics.insert(format!("{task}.{split}.accuracy.{variant}"), round(mean))?;
-        for (seed, value) in values {
-            result.metrics.insert(format!("{task}.{split}.accuracy.{variant}.seed{seed}"), round(value))?;
+    let mut score = |variant: &str, of: &dyn Fn(&SeedOutcome) -> Option<Scored>| -> anyhow::Result<()> {
+        let scored: Vec<(u64, Scored)> = outcome.seeds.iter().filter_map(|seed| Some((seed.seed, of(seed)?))).collect();
+        let names: Vec<&str> = scored.first().map_or(Vec::new(), |(_, first)| first.all().map(name_of).collect());
+        for (place, metric) in names.into_iter().enumerate() {
+            let values: Vec<(u64, &Score)> =
+                scored.iter().filter_map(|(seed, scored)| Some((*seed, scored.all().nth(place)?))).collect();
+            let mean = values.iter().map(|(_, score)| score.percent).sum::<f64>() / values.len().max(1) as f64;
+            result.metrics.insert(format!("{task}.{split}.{metric}.{variant}"), round(mean))?;
+            for (seed, score) in values {
+                result.metrics.insert(format!("{task}.{split}.{metric}.{variant}.seed{seed}"), round(score.percent))?;
+            }
         }
         Ok(())
     };
-    score("f32", &|seed| Some(outcome.seeds[seed].finetuned.test.percent))?;
+    score("f32", &|seed| Some(seed.finetuned.test.clone()))?;
     for (i, cut) in first.cuts.iter().enumerate() {
-        score(&format!("{}.direct", cut.name), &|seed| Some(outcome.seeds[seed].cuts.get(i)?.direct.percent))?;
-        score(&format!("{}.qat", cut.name), &|seed| Some(outcome.seeds[seed].cuts.get(i)?.trained.percent))?;
+        score(&format!("{}.direct", cut.name), &|seed| Some(seed.cuts.get(i)?.direct.clone()))?;
+        score(&format!("{}.qat", cut.name), &|seed| Some(seed.cuts.get(i)?.trained.clone()))?;
     }
+    let main = &first.finetuned.test.main.name;
     let mut put = |name: String, value: f64| result.metrics.insert(format!("{task}.{name}"), round(value));
     let validation = outcome.seeds.iter().map(|seed| seed.finetuned.validation.0).sum::<f64>();
-    put("validation.accuracy.f32".into(), validation / outcome.seeds.len() as f64)?;
+    put(format!("validation.{main}.f32"), validation / outcome.seeds.len() as f64)?;
     for (i, cut) in first.cuts.iter().enumerate() {
         let sum: f64 = outcome.seeds.iter().filter_map(|seed| Some(seed.cuts.get(i)?.validation.0)).sum();
-        put(format!("validation.accuracy.{}.qat", cut.name), sum / outcome.seeds.len() as f64)?;
+        put(format!("validation.{main}.{}.qat", cut.name), sum / outcome.seeds.len() as f64)?;
     }
     put("size_mb.f32".into(), first.finetuned.size_mb)?;
     put("size_mb_without_embeddings.f32".into(), first.finetuned.size_mb_without_embeddings)?;
@@ -108,6 +113,21 @@ fn result(run: &Run, outcome: &Outcome, naming: &Naming) -> anyhow::Result<RunRe
     Ok(result)
 }
 
+fn name_of(score: &Score) -> &str {
+    &score.name
+}
+
+/// What a reader calls a score.
+pub fn metric(name: &str) -> String {
+    match name {
+        "f1" => "F1".to_owned(),
+        name => {
+            let mut letters = name.chars();
+            letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+        }
+    }
+}
+
 /// To four significant places behind the point: what a table or a reader can use.
 fn round(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
@@ -129,7 +149,7 @@ fn notes(run: &Run, outcome: &Outcome) -> Vec<String> {
         let norms = cut.dense.iter().filter(norm).count();
         let biases = cut.dense.iter().filter(|name| name.ends_with(".bias") && !norm(name)).count();
         notes.push(format!(
-            "Stays in f32 in every cut: {} tensors, of them {norms} of norms, {biases} biases and the classifier's weight.",
+            "Stays in f32 in every cut: {} tensors, of them {norms} of norms, {biases} biases and the weight of the head.",
             cut.dense.len()
         ));
         notes.push(format!(
@@ -155,12 +175,9 @@ fn notes(run: &Run, outcome: &Outcome) -> Vec<String> {
     if outcome.seeds.len() > 1 {
         notes.push(format!("Curvature was measured on seed {}; all seeds' mixed cuts follow it.", first.seed));
     }
-    let truncated: usize = run.examples.truncated.iter().sum();
-    if truncated > 0 {
-        notes.push(format!("{truncated} examples were cut to {} tokens.", recipe.data.max_length));
-    }
+    notes.extend(run.examples.losses.iter().cloned());
     notes.push(format!(
-        "Dropout {} after the embeddings, in the two halves of every block and before the classifier, not on \
+        "Dropout {} after the embeddings, in the two halves of every block and before a classifier, not on \
          attention probabilities. Seconds are those of training and curvature.",
         recipe.finetune.dropout
     ));
@@ -175,30 +192,32 @@ fn page(
     gallery: Option<ImageGallery>,
 ) -> anyhow::Result<Report> {
     let first = outcome.seeds.first().context("no seed was run")?;
-    let accuracy = |variant: &str| {
-        result.metrics.get(&format!("{}.{}.accuracy.{variant}", naming.task, naming.split)).unwrap_or(f64::NAN)
-    };
     let dense = &first.finetuned;
+    let main = &dense.test.main;
+    let (title, name) = (metric(&main.name), metric(&main.name).replacen('A', "a", 1));
+    let accuracy = |variant: &str| {
+        result.metrics.get(&format!("{}.{}.{}.{variant}", naming.task, naming.split, main.name)).unwrap_or(f64::NAN)
+    };
     let f32_accuracy = accuracy("f32");
     let smallest = first.cuts.iter().min_by(|a, b| a.size_mb.total_cmp(&b.size_mb));
     let finding = match smallest {
         Some(cut) => format!(
             "Cut to {}, the model {} and takes {:.1} MB instead of {:.1}; without its embeddings {:.1} MB instead of {:.1}.",
             words(&cut.name),
-            change(accuracy(&format!("{}.qat", cut.name)) - f32_accuracy),
+            change(accuracy(&format!("{}.qat", cut.name)) - f32_accuracy, &name),
             cut.size_mb,
             dense.size_mb,
             cut.size_mb_without_embeddings,
             dense.size_mb_without_embeddings
         ),
-        None => format!("Fine-tuned in f32: {f32_accuracy:.1} % on {}.", naming.split),
+        None => format!("Fine-tuned in f32: {name} {f32_accuracy:.1} % on {}.", naming.split),
     };
     let mut report = Report::new(naming.title, finding)
-        .key_number(KeyNumber::new(format!("{f32_accuracy:.1}"), "%", "accuracy in f32").note(interval(&dense.test)));
+        .key_number(KeyNumber::new(format!("{f32_accuracy:.1}"), "%", format!("{name} in f32")).note(interval(main)));
     for cut in &first.cuts {
         let score = accuracy(&format!("{}.qat", cut.name));
         report = report.key_number(
-            KeyNumber::new(format!("{score:.1}"), "%", format!("accuracy, {}", words(&cut.name))).note(format!(
+            KeyNumber::new(format!("{score:.1}"), "%", format!("{name}, {}", words(&cut.name))).note(format!(
                 "{:.1} MB; rounded directly {:.1} %",
                 cut.size_mb,
                 accuracy(&format!("{}.direct", cut.name))
@@ -213,7 +232,8 @@ fn page(
         "{} part, {} examples; {seeds}. One standard error is about {:.1} points.",
         naming.split,
         dense.test.examples,
-        (f32_accuracy * (100.0 - f32_accuracy) / dense.test.examples.max(1) as f64).sqrt()
+        // Of an interval of 95 %.
+        (main.high - main.low) / (2.0 * 1.96)
     ));
     table.highlight = smallest.and_then(|cut| {
         let bits = qbert_name(&cut.name)?;
@@ -221,14 +241,14 @@ fn page(
     });
     report = report
         .section(
-            Section::new("Accuracy and size")
+            Section::new(format!("{title} and size"))
                 .paragraph(
                     "Rounded directly: every group's range reaches from its least to its greatest weight. Q-BERT: \
                      ranges of least squares, then fine-tuning with the rounding in place; scored is the packed \
                      checkpoint as it was written and read back.",
                 )
                 .table(table)
-                .chart(over_size(outcome, &accuracy, f32_accuracy)),
+                .chart(over_size(outcome, &title, &accuracy, f32_accuracy)),
         )
         .section(
             Section::new("Sensitivity of the blocks")
@@ -240,7 +260,7 @@ fn page(
                 ))
                 .chart(sensitivity(outcome)),
         )
-        .section(training(outcome));
+        .section(training(outcome, &title));
     if let Some(gallery) = gallery {
         report = report.section(Section::new("What it was shown").gallery(gallery));
     }
@@ -251,13 +271,13 @@ fn page(
     Ok(report.section(details).run(result.clone()))
 }
 
-fn interval(score: &Scored) -> String {
+fn interval(score: &Score) -> String {
     format!("95 % interval {:.1} to {:.1}", score.low, score.high)
 }
 
-fn change(points: f64) -> String {
+fn change(points: f64, name: &str) -> String {
     if points.abs() < 0.05 {
-        "keeps its accuracy".into()
+        format!("keeps its {name}")
     } else if points < 0.0 {
         format!("loses {:.1} points", -points)
     } else {
@@ -289,7 +309,7 @@ fn qbert_name(variant: &str) -> Option<&'static str> {
     })
 }
 
-fn over_size(outcome: &Outcome, accuracy: &dyn Fn(&str) -> f64, f32_accuracy: f64) -> ScatterChart {
+fn over_size(outcome: &Outcome, title: &str, accuracy: &dyn Fn(&str) -> f64, f32_accuracy: f64) -> ScatterChart {
     let cuts: &[Cut] = outcome.seeds.first().map_or(&[], |seed| &seed.cuts);
     let points = |method: &str| -> Vec<Point> {
         cuts.iter()
@@ -300,7 +320,7 @@ fn over_size(outcome: &Outcome, accuracy: &dyn Fn(&str) -> f64, f32_accuracy: f6
             .collect()
     };
     let size = Axis::new("Size without embeddings").unit("MB").log();
-    ScatterChart::new("Accuracy over size", size, Axis::new("Accuracy").unit("%"))
+    ScatterChart::new(format!("{title} over size"), size, Axis::new(title).unit("%"))
         .series(ScatterSeries::new("Q-BERT", points("qat")).joined())
         .series(ScatterSeries::new("rounded directly", points("direct")).joined())
         .reference("", f32_accuracy)
@@ -332,7 +352,7 @@ fn sensitivity(outcome: &Outcome) -> BarChart {
     })
 }
 
-fn training(outcome: &Outcome) -> Section {
+fn training(outcome: &Outcome, title: &str) -> Section {
     let Some(seed) = outcome.seeds.first() else { return Section::new("Training") };
     let curves: Vec<(String, &[MetricsRow])> = std::iter::once(("f32".to_owned(), seed.finetuned.curve.as_slice()))
         .chain(seed.cuts.iter().map(|cut| (words(&cut.name), cut.curve.as_slice())))
@@ -352,7 +372,7 @@ fn training(outcome: &Outcome) -> Section {
     };
     Section::new("Training").charts([
         line("Training loss", Axis::new("Cross-entropy").unit("nats").from_zero(), series(|row| row.loss, 40.0)),
-        line("Accuracy on the validation part", Axis::new("Accuracy").unit("%"), series(|row| row.validation, 0.0)),
+        line(&format!("{title} on the validation part"), Axis::new(title).unit("%"), series(|row| row.validation, 0.0)),
         line("Learning rate", Axis::new("Learning rate"), series(|row| row.rate, 0.0)),
         line("Norm of the gradient", Axis::new("Norm").log(), series(|row| row.gradient_norm, 40.0)),
     ])

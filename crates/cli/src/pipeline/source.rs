@@ -9,7 +9,7 @@ use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::Checkpoint;
 use lapidary_models::load::{Unshared, load};
 use lapidary_models::vilt::{Vilt, ViltConfig};
-use lapidary_models::{Classifier, ModelError};
+use lapidary_models::{Classifier, ModelError, Task};
 use serde_json::{Map, Value};
 
 use super::Examples;
@@ -28,8 +28,6 @@ pub trait ModelSource {
     fn config(&self) -> Map<String, Value>;
     /// The pretrained checkpoint, if it begins from one: files that its outcome depends on.
     fn folder(&self) -> Option<&Path>;
-    /// Names of the classes.
-    fn labels(&self) -> &[String];
     /// Whether the model has a vector for each of the examples' tokens and places.
     ///
     /// # Errors
@@ -45,13 +43,13 @@ pub struct BertSource {
 }
 
 impl BertSource {
-    /// Opens a folder; `labels` are the classes of the new task.
+    /// Opens a folder, for a task that may be another than that of its checkpoint.
     ///
     /// # Errors
     /// A folder that is missing, damaged, or holds no BERT.
-    pub fn open(folder: &Path, labels: &[String]) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, task: &Task) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(folder)?;
-        let config = BertConfig::read(checkpoint.config(), Some(labels))?;
+        let config = BertConfig::read(checkpoint.config(), Some(task))?;
         config.check_size(&checkpoint)?;
         Ok(Self { folder: folder.to_owned(), checkpoint, config })
     }
@@ -68,9 +66,6 @@ impl ModelSource for BertSource {
     }
     fn folder(&self) -> Option<&Path> {
         Some(&self.folder)
-    }
-    fn labels(&self) -> &[String] {
-        &self.config.labels
     }
     fn check(&self, examples: &Examples) -> anyhow::Result<()> {
         examples.check(self.config.vocabulary, self.config.positions, self.config.token_types)
@@ -101,19 +96,12 @@ impl ModelSource for ViltSource {
     fn folder(&self) -> Option<&Path> {
         None
     }
-    fn labels(&self) -> &[String] {
-        &self.config.labels
-    }
     fn check(&self, examples: &Examples) -> anyhow::Result<()> {
         // It has no segment vectors: what type a token has makes no difference.
         examples.check(self.config.vocabulary, self.config.positions, usize::MAX)?;
         let side = self.config.image as u32;
-        let rows = [&examples.train, &examples.validation, &examples.test];
         let fits = |row: &Encoded| row.image.as_ref().is_some_and(|image| (image.width, image.height) == (side, side));
-        ensure!(
-            rows.into_iter().flatten().all(fits),
-            "every example needs a picture of {side} x {side} pixels for this model"
-        );
+        ensure!(examples.rows().all(fits), "every example needs a picture of {side} x {side} pixels for this model");
         Ok(())
     }
 }

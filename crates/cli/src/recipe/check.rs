@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::{Bits, Curvature, Data, Finetune, Model, Quantize, Recipe, Variant};
+use super::{Bits, Curvature, Data, Finetune, Format, Model, Quantize, Recipe, Variant};
 
 /// A value that cannot be used.
 #[derive(Debug)]
@@ -24,17 +24,22 @@ pub fn check(recipe: &Recipe) -> Checked {
     name("name", &recipe.name)?;
     ensure("seeds", !recipe.seeds.is_empty(), || "should have at least one seed".to_owned())?;
     distinct("seeds", &recipe.seeds)?;
-    model(&recipe.model)?;
+    model(&recipe.model, recipe.data.format)?;
     data(&recipe.data)?;
     finetune(&recipe.finetune)?;
     curvature(&recipe.curvature)?;
     quantize(&recipe.quantize)
 }
 
-fn model(model: &Model) -> Checked {
+fn model(model: &Model, format: Format) -> Checked {
     filled("model.checkpoint", &model.checkpoint)?;
     let labels = &model.labels;
-    ensure("model.labels", labels.len() >= 2, || format!("should name two classes or more, names {}", labels.len()))?;
+    ensure("model.labels", labels.len() >= 2 || !format.is_table(), || {
+        format!("should name two classes or more, names {}", labels.len())
+    })?;
+    ensure("model.labels", labels.is_empty() || format != Format::Squad, || {
+        "answers in passages have no classes: leave it out".to_owned()
+    })?;
     for (index, label) in labels.iter().enumerate() {
         filled(&format!("model.labels.{index}"), label)?;
     }
@@ -42,16 +47,55 @@ fn model(model: &Model) -> Checked {
 }
 
 fn data(data: &Data) -> Checked {
-    filled("data.train", &data.train)?;
-    filled("data.dev", &data.dev)?;
-    filled("data.text", &data.text)?;
-    filled("data.label", &data.label)?;
-    if let Some(pair) = &data.pair {
-        filled("data.pair", pair)?;
+    for (key, files) in [("data.train", Some(&data.train)), ("data.validation", data.validation.as_ref())] {
+        let Some(files) = files else { continue };
+        ensure(key, !files.names().is_empty(), || "should name a file".to_owned())?;
+        for file in files.names() {
+            filled(key, file)?;
+        }
     }
-    count("data.validation_rows", data.validation_rows, 1..=MANY)?;
+    filled("data.dev", &data.dev)?;
+    let table = data.format.is_table();
+    for (key, column, needed) in
+        [("data.text", &data.text, true), ("data.label", &data.label, true), ("data.pair", &data.pair, false)]
+    {
+        match column {
+            Some(column) => {
+                ensure(key, table, || "only tables have columns by name: leave it out".to_owned())?;
+                filled(key, column)?;
+            }
+            None => ensure(key, !(table && needed), || "is missing: name a column of the table".to_owned())?,
+        }
+    }
+    if let Some(rows) = data.validation_rows {
+        ensure("data.validation_rows", data.validation.is_none(), || {
+            "says how many training rows to keep out, and data.validation names files: leave one of them out".to_owned()
+        })?;
+        count("data.validation_rows", rows, 1..=MANY)?;
+    }
+    for (key, length, format) in
+        [("data.stride", data.stride, Format::Squad), ("data.question_length", data.question_length, Format::Squad)]
+    {
+        ensure(key, length.is_none() || data.format == format, || "only passages have it: leave it out".to_owned())?;
+    }
+    ensure("data.columns", data.columns.is_none() || data.format == Format::Conll, || {
+        "is for the columns of CoNLL: leave it out".to_owned()
+    })?;
+    let lengths = data.lengths();
     // Two special tokens and one of the text.
-    count("data.max_length", data.max_length, 3..=1_000_000)
+    count("data.max_length", lengths.max_length, 3..=1_000_000)?;
+    if data.format == Format::Squad {
+        count("data.question_length", lengths.question_length, 1..=MANY)?;
+        // Three special tokens; a window has to move on.
+        let room = lengths.max_length.saturating_sub(3).saturating_sub(lengths.question_length);
+        ensure("data.stride", lengths.stride < room, || {
+            format!(
+                "should be below the {room} tokens that {} leave a passage beside a question of {}, is {}",
+                lengths.max_length, lengths.question_length, lengths.stride
+            )
+        })?;
+    }
+    Ok(())
 }
 
 fn finetune(finetune: &Finetune) -> Checked {

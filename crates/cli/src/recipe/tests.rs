@@ -40,7 +40,7 @@ fn error(text: &str, set: &[&str]) -> String {
 fn values_and_defaults() {
     let recipe = parse(SMALL, &[]).expect("the recipe is right");
     assert_eq!(recipe.seeds, [1, 2]);
-    assert_eq!(recipe.data.validation_rows, 2000);
+    assert_eq!((recipe.data.kept_out(), recipe.data.lengths().max_length), (2000, 128));
     assert_eq!(recipe.finetune, Finetune { epochs: 1, ..Finetune::default() });
     assert_eq!(recipe.curvature, Curvature::default());
     let [w4, mp23] = &recipe.quantize.variants[..] else { panic!("two variants") };

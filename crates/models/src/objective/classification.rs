@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use lapidary_data::Batch;
+use lapidary_kernels::cross_entropy::IGNORED;
 use lapidary_ops as ops;
 
 use super::Objective;
@@ -9,15 +10,15 @@ use crate::classifier::Classifier;
 use crate::error::ModelError;
 use crate::pass::Pass;
 
-/// One class an example.
+/// One class for each row of logits: for a text, for a token, or the place of an answer's start and of its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Classification;
 
 impl Classification {
-    /// The loss of logits `[B, classes]` against the batch's targets.
+    /// The loss of logits `[rows, classes]` against the batch's targets.
     ///
     /// # Errors
-    /// A label that the model has no class for; targets of another kind than classes.
+    /// A label that the model has no class for; targets of another kind than the model's.
     pub fn of_logits(logits: Tensor<2>, batch: &Batch, normalizer: f32) -> Result<Tensor<1>, ModelError> {
         Ok(ops::cross_entropy(logits, &batch.targets, normalizer)?)
     }
@@ -31,6 +32,6 @@ impl<M: Classifier> Objective<M> for Classification {
     }
 
     fn targets(&self, batch: &Batch) -> usize {
-        batch.rows
+        batch.targets.iter().filter(|&&target| target != IGNORED).count()
     }
 }

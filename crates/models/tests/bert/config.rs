@@ -1,6 +1,6 @@
-use lapidary_models::ModelError;
 use lapidary_models::bert::BertConfig;
 use lapidary_models::checkpoint::Config;
+use lapidary_models::{ModelError, Task};
 use serde_json::{Value, json};
 
 use super::{GOLDEN, Golden, object};
@@ -25,7 +25,7 @@ fn what_is_written_is_read() {
         norm_eps: 1.3e-7,
         deviation: 0.1,
         pad_id: 6,
-        labels: vec!["é".into(), String::new(), "a\nb".into()],
+        task: Task::Tags(vec!["é".into(), String::new(), "a\nb".into()]),
     };
     for config in GOLDEN.map(|name| Golden::open(name).config()).into_iter().chain([odd]) {
         let text = config.to_json().to_string();
@@ -36,21 +36,25 @@ fn what_is_written_is_read() {
 
 #[test]
 fn values_are_those_of_the_file() {
-    let [a, b, c] = GOLDEN.map(|name| Golden::open(name).config());
+    let [a, b, c, spans, tags] = GOLDEN.map(|name| Golden::open(name).config());
     assert_eq!((a.vocabulary, a.width, a.blocks, a.heads, a.feed_forward, a.positions), (61, 16, 2, 2, 40, 24));
     assert_eq!((b.norm_eps, c.norm_eps), (1e-5, 1e-12));
     assert_eq!((b.pad_id, c.pad_id), (0, 5));
-    assert_eq!(a.labels, ["LABEL_0", "LABEL_1"]);
-    assert_eq!(b.labels, ["entailment", "neutral", "contradiction"]);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(a.task, Task::Classes(names(&["LABEL_0", "LABEL_1"])));
+    assert_eq!(b.task, Task::Classes(names(&["entailment", "neutral", "contradiction"])));
+    assert_eq!(spans.task, Task::Spans);
+    assert_eq!(tags.task, Task::Tags(names(&["O", "B-PER", "I-PER"])));
 }
 
 #[test]
-fn labels_of_a_new_task_replace_those_of_the_file() {
+fn a_new_task_replaces_that_of_the_file() {
     let golden = Golden::open("bert-b");
     let config = Config::read(&golden.path.join("config.json")).expect("readable");
-    let labels = ["no".to_owned(), "yes".to_owned()];
-    assert_eq!(BertConfig::read(&config, Some(&labels)).expect("valid").labels, labels);
-    let error = BertConfig::read(&config, Some(&[])).expect_err("no classes").to_string();
+    for task in [Task::Classes(vec!["no".to_owned(), "yes".to_owned()]), Task::Spans] {
+        assert_eq!(BertConfig::read(&config, Some(&task)).expect("valid").task, task);
+    }
+    let error = BertConfig::read(&config, Some(&Task::Tags(Vec::new()))).expect_err("no tags").to_string();
     assert!(error.contains("key `id2label`"), "{error}");
 }
 
@@ -80,8 +84,9 @@ fn what_cannot_be_built_is_named() {
         ("hidden_act", json!("relu"), "hidden_act", "only \"gelu\" is built"),
         ("position_embedding_type", json!("relative_key"), "position_embedding_type", "only \"absolute\" is built"),
         ("id2label", json!({"1": "yes"}), "id2label", "has no name for class 0"),
-        ("id2label", json!({}), "id2label", "must not be 0"),
+        ("id2label", json!({}), "id2label", "must not be empty"),
         ("id2label", json!(["no", "yes"]), "id2label", "is not an object"),
+        ("architectures", json!("BertModel"), "architectures", "expected a sequence"),
     ] {
         let error = changed(key, value).expect_err(reason).to_string();
         assert!(error.starts_with(&format!("config.json: key `{named}`: ")), "{error}");

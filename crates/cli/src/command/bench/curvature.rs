@@ -7,8 +7,8 @@ use lapidary_curvature::problem::ClassifiedExamples;
 use lapidary_curvature::{Difference, Hessian, LinearOperator, Selection, Surface};
 use lapidary_data::{Batch, Encoded, Target};
 use lapidary_kernels::rng::Stream;
-use lapidary_models::Classifier;
 use lapidary_models::bert::{Bert, BertConfig};
+use lapidary_models::{Classifier, Task};
 
 use super::Work;
 
@@ -64,7 +64,7 @@ impl Work for Product {
             norm_eps: 1e-12,
             deviation: 0.02,
             pad_id: 0,
-            labels: vec!["no".into(), "yes".into()],
+            task: Task::Classes(vec!["no".into(), "yes".into()]),
         };
         let model = Bert::new(&config, self.seed, &self.device.clone().autodiff());
         let mut stream = Stream::new(self.seed, 0);
