@@ -205,7 +205,7 @@ pub struct Finetune {
     pub keep: usize,
 }
 
-/// The top Hessian eigenvalue of every encoder layer by power iteration (Q-BERT, section 3.1).
+/// The top Hessian eigenvalue of every encoder layer (Q-BERT, section 3.1), by the Lanczos process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Curvature {
@@ -213,9 +213,9 @@ pub struct Curvature {
     pub samples: usize,
     /// Examples a sample. Default: 256.
     pub examples: usize,
-    /// Most power iterations. Default: 30.
+    /// Most products with the Hessian. Default: 30.
     pub iterations: usize,
-    /// Relative change of the eigenvalue at which iteration ends. Default: 0.01.
+    /// Relative error of the eigenvalue at which it ends; its residual is the square root of that. Default: 0.01.
     pub tolerance: f64,
     /// Examples a batch; a sample's Hessian is the sum over its batches. Default: 32.
     pub batch_size: usize,

@@ -4,6 +4,7 @@ mod calls;
 mod curvature;
 mod inspect;
 mod run;
+mod tasks;
 mod text;
 #[cfg(feature = "vulkan")]
 mod vulkan;

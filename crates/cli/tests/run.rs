@@ -76,7 +76,7 @@ batch_size = 10
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).expect("written");
     }
 
@@ -94,7 +94,7 @@ batch_size = 10
     }
 
     /// The last line of a run that must fail with a code, without its `error: `; the result must not be there.
-    fn failure(&self, more: &[&str], code: i32) -> String {
+    pub fn failure(&self, more: &[&str], code: i32) -> String {
         let called = self.run(more);
         assert_eq!(called.code, Some(code), "{}", called.stderr);
         assert!(!called.stderr.contains("panicked"), "{}", called.stderr);

@@ -1,7 +1,9 @@
 //! Lanczos against matrices whose spectrum is known.
 
 use approx::assert_relative_eq;
-use lapidary_curvature::eigen::{LanczosOptions, PowerOptions, Spectrum, lanczos, top_eigenvalues};
+use lapidary_curvature::eigen::{
+    LanczosOptions, PowerOptions, Spectrum, lanczos, lanczos_top, top_eigenvalue, top_eigenvalues,
+};
 use lapidary_curvature::operator::Diagonal;
 use lapidary_curvature::{CurvatureError, Dense, LinearOperator, dot, norm};
 use lapidary_kernels::rng::Stream;
@@ -37,6 +39,39 @@ fn both_ends_of_a_large_spectrum_in_few_products() {
     }
     let vectors: Vec<&[f32]> = found.largest.iter().map(|eigen| eigen.vector.as_slice()).collect();
     assert!(dot(vectors[0], vectors[1]).abs() < 1e-6);
+}
+
+#[test]
+fn the_top_whatever_its_sign_in_fewer_products_than_by_power_iteration() {
+    let options = PowerOptions { tolerance: 1e-6, ..Default::default() };
+    for top in [[10.0, 9.0, -4.0], [4.0, -9.0, -10.0], [5.0, 4.0, -5.0]] {
+        let mut operator = hessian_like(5000, &top);
+        let found = lanczos_top(&mut operator, &options, &mut |_| ()).unwrap();
+        let expected = f64::from(top.iter().fold(0f32, |most, value| most.max(value.abs())));
+        assert!(found.converged && found.residual < 1e-3, "{top:?}: residual {}", found.residual);
+        assert_relative_eq!(found.value.abs(), expected, max_relative = 1e-6);
+        let slow = top_eigenvalue(&mut operator, &options, &mut |_| ()).unwrap();
+        assert!(2 * found.iterations < slow.iterations, "{} and {}", found.iterations, slow.iterations);
+    }
+    // Every start, every gap that a thousand values from 1 to 2 leave.
+    let mut dense = Diagonal { entries: (0..1000).map(|i| 1.0 + i as f32 / 999.0).collect() };
+    let found = lanczos_top(&mut dense, &PowerOptions { tolerance: 1e-4, ..options }, &mut |_| ()).unwrap();
+    assert!(found.converged && (found.value - 2.0).abs() < 0.02, "{}", found.value);
+}
+
+#[test]
+fn the_top_of_what_is_small_zero_or_too_slow() {
+    let options = PowerOptions::default();
+    let top = |operator: &mut dyn LinearOperator, options: &PowerOptions| lanczos_top(operator, options, &mut |_| ());
+    let zero = top(&mut Dense::new(4, vec![0.0; 16]).unwrap(), &options).unwrap();
+    assert!(zero.converged && zero.value == 0.0 && zero.residual == 0.0);
+    assert_eq!(top(&mut Dense::new(1, vec![-2.5]).unwrap(), &options).unwrap().value, -2.5);
+    assert!(matches!(top(&mut Dense::new(0, vec![]).unwrap(), &options), Err(CurvatureError::Empty)));
+    let nan = top(&mut Dense::new(2, vec![f32::NAN; 4]).unwrap(), &options);
+    assert!(matches!(nan, Err(CurvatureError::NonFinite { product: 1 })));
+    let mut slow = hessian_like(5000, &[10.0, 9.9]);
+    let early = top(&mut slow, &PowerOptions { iterations: 2, tolerance: 1e-9, seed: 1 }).unwrap();
+    assert!(!early.converged && early.iterations == 3 && early.residual > 1e-2);
 }
 
 #[test]

@@ -37,6 +37,15 @@ between
     assert_eq!(fill(&filled, &[sst2(), bench]).unwrap(), filled);
 }
 
+/// Of works in parts, none of which is a precision.
+#[test]
+fn parts_are_called_so() {
+    let mut bench = run("bench-parts");
+    bench.peers.insert("product.last_layer.ratio_to_pytorch", 0.5).unwrap();
+    let filled = fill("<!-- results:bench-parts --><!-- /results -->", &[bench]).unwrap();
+    assert!(filled.contains("| Work    | Part       |") && filled.contains("| Product | last layer |"), "{filled}");
+}
+
 #[test]
 fn a_readme_without_markers_stays_as_it_is() {
     assert_eq!(fill("no markers\r\n", &[]).unwrap(), "no markers\r\n");

@@ -22,6 +22,26 @@ pub struct Unshared {
 /// A tensor that is missing, is of another shape, has an element that is not finite, or belongs to no parameter,
 /// unless the model says that it may.
 pub fn load<M: Checkpointed>(model: M, checkpoint: &Checkpoint) -> Result<(M, Unshared), ModelError> {
+    fill(model, checkpoint, Heads::Fit)
+}
+
+/// The same for a model that is to learn another task: a head of another shape, as that of other classes has, begins
+/// fresh.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for_task<M: Checkpointed>(model: M, checkpoint: &Checkpoint) -> Result<(M, Unshared), ModelError> {
+    fill(model, checkpoint, Heads::MayBeFresh)
+}
+
+/// What becomes of a head that does not fit the model's.
+#[derive(Clone, Copy, PartialEq)]
+enum Heads {
+    Fit,
+    MayBeFresh,
+}
+
+fn fill<M: Checkpointed>(model: M, checkpoint: &Checkpoint, heads: Heads) -> Result<(M, Unshared), ModelError> {
     let quantization = checkpoint.quantization()?;
     if let Some(quantization) = &quantization {
         quantization.check(checkpoint)?;
@@ -34,6 +54,11 @@ pub fn load<M: Checkpointed>(model: M, checkpoint: &Checkpoint) -> Result<(M, Un
             return parameter.value;
         }
         let name = M::checkpoint_name(parameter.path);
+        let misfit = || checkpoint.info(&name).is_ok_and(|info| info.shape != parameter.shape);
+        if heads == Heads::MayBeFresh && M::may_be_fresh(&name) && misfit() {
+            unshared.fresh.push(name);
+            return parameter.value;
+        }
         match read(checkpoint, quantization.as_ref(), &name, parameter.shape) {
             Ok(Some((stored, data))) => {
                 used.push(stored);

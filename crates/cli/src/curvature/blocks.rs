@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use lapidary_curvature::eigen::{PowerOptions, top_eigenvalue};
+use lapidary_curvature::eigen::{PowerOptions, lanczos_top};
 use lapidary_curvature::{Difference, Hessian, LayerSensitivity, Problem, Selection, Surface};
 use lapidary_models::checkpoint::atomic_write;
 use lapidary_train::{Interrupt, Progress, TrainError};
@@ -104,7 +104,7 @@ impl<M: Module, P: Problem<M>> Blocks<'_, M, P> {
         let prefix = (self.path)(block);
         let selection = Selection::of(self.model, |path| path.starts_with(&prefix))?;
         let mut hessian = Hessian::new(Surface::new(self.model.clone(), problem, selection)?, settled);
-        let eigen = top_eigenvalue(&mut hessian, options, &mut |step| {
+        let eigen = lanczos_top(&mut hessian, options, &mut |step| {
             say(&format!("block {block}, sample {sample}: λ {:.3} after {} products", step.value, step.iteration));
         })?;
         Ok(Measured {

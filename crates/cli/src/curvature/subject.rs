@@ -101,13 +101,12 @@ impl Classified {
             labels: Labels::Count(u32::try_from(config.task.labels().len()).context("too many classes")?),
         };
         let (raw, left_out) = Raw::read(run.data, &Form::of(&config.task, columns))?;
-        let fitting = SpanOptions::default();
-        let max_length = match config.task {
-            Task::Spans => fitting.max_length.min(config.positions),
-            _ => config.positions,
+        let lengths = match config.task {
+            Task::Spans => windows(config.positions),
+            _ => SpanOptions { max_length: config.positions, ..SpanOptions::default() },
         };
-        let part = raw.encode(&tokenizer, &SpanOptions { max_length, ..fitting }, config.task.labels())?;
-        for lost in left_out.into_iter().chain(part.losses(max_length)) {
+        let part = raw.encode(&tokenizer, &lengths, config.task.labels())?;
+        for lost in left_out.into_iter().chain(part.losses(lengths.max_length)) {
             tracing::warn!("{lost}");
         }
         let (noun, many, batch_size) = match config.task {
@@ -130,6 +129,16 @@ impl Classified {
         check_amounts(run, &subject, amounts)?;
         Ok(subject)
     }
+}
+
+/// Windows over passages for a model of so many positions: those of most, and smaller ones where they do not fit.
+fn windows(positions: usize) -> SpanOptions {
+    let usual = SpanOptions::default();
+    let max_length = usual.max_length.min(positions);
+    let question_length = usual.question_length.min(max_length / 4);
+    // Beside three special tokens.
+    let stride = usual.stride.min(max_length.saturating_sub(question_length + 3) / 2);
+    SpanOptions { max_length, stride, question_length }
 }
 
 impl Subject for Classified {

@@ -253,7 +253,7 @@ fn page(
         .section(
             Section::new("Sensitivity of the blocks")
                 .paragraph(format!(
-                    "The top eigenvalue of the loss's Hessian along each block's parameters, by power iteration on {} \
+                    "The top eigenvalue of the loss's Hessian along each block's parameters, by the Lanczos process on {} \
                      disjoint samples of {} training examples. Blocks of large Ω = |mean λ| + standard deviation get \
                      more bits where bits are mixed.",
                     run.recipe.curvature.samples, run.recipe.curvature.examples

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use lapidary_data::Encoded;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::Checkpoint;
-use lapidary_models::load::{Unshared, load};
+use lapidary_models::load::{Unshared, load_for_task};
 use lapidary_models::vilt::{Vilt, ViltConfig};
 use lapidary_models::{Classifier, ModelError, Task};
 use serde_json::{Map, Value};
@@ -59,7 +59,7 @@ impl ModelSource for BertSource {
     type Model = Bert;
 
     fn build(&self, seed: u64, device: &Device) -> Result<(Bert, Unshared), ModelError> {
-        load(Bert::new(&self.config, seed, device), &self.checkpoint)
+        load_for_task(Bert::new(&self.config, seed, device), &self.checkpoint)
     }
     fn config(&self) -> Map<String, Value> {
         object(self.config.to_json())

@@ -9,7 +9,7 @@
 use lapidary_kernels::rng::Stream;
 use serde::{Deserialize, Serialize};
 
-use super::Eigen;
+use super::{Eigen, PowerOptions, PowerStep};
 use crate::basis::{Basis, unit};
 use crate::symmetric::{Symmetric, diagonalize};
 use crate::vector::{distance, random_unit};
@@ -114,6 +114,49 @@ pub fn lanczos(
             process.extend();
         } else {
             process.restart(&ritz, asked, options.basis);
+        }
+    }
+}
+
+/// The eigenvalue of largest magnitude of a symmetric operator, whatever its sign: what
+/// [`top_eigenvalue`](super::top_eigenvalue) finds, in a fraction of its products where the next eigenvalues are near.
+///
+/// As accurate as `options.tolerance` asks (see [`Eigen::converged`]), in at most `options.iterations` products and one
+/// more, which tests it. The process goes on while the other end of the spectrum might clearly be the larger.
+///
+/// # Errors
+/// Dimension 0, NaN or infinity in a product, the operator's own errors.
+pub fn lanczos_top(
+    operator: &mut dyn LinearOperator,
+    options: &PowerOptions,
+    progress: &mut dyn FnMut(PowerStep),
+) -> Result<Eigen, CurvatureError> {
+    /// Vectors in memory; more are seldom needed.
+    const BASIS: usize = 24;
+    let dim = operator.dim();
+    if dim == 0 {
+        return Err(CurvatureError::Empty);
+    }
+    let tolerance = options.tolerance.sqrt();
+    let mut process = Process::new(dim, options.seed);
+    loop {
+        process.advance(operator)?;
+        let ritz = process.ritz()?;
+        let (low, high) = (0, ritz.len() - 1);
+        let (top, other) = if ritz.values[high] >= -ritz.values[low] { (high, low) } else { (low, high) };
+        let (value, residual) = (ritz.values[top], ritz.residuals[top] / ritz.size());
+        progress(PowerStep { iteration: process.products, value, residual });
+        let beaten = ritz.values[other].abs() + ritz.residuals[other] <= value.abs() * (1.0 + MARGIN * tolerance);
+        let settled = residual <= MARGIN * tolerance && (beaten || ritz.len() == 1);
+        if settled || process.basis.len() == dim || process.products >= options.iterations {
+            let asked = Asked { largest: usize::from(top == high), smallest: usize::from(top != high) };
+            let found = process.finish(operator, &ritz, asked, tolerance)?;
+            return found.largest.into_iter().chain(found.smallest).next().ok_or(CurvatureError::Empty);
+        }
+        if process.basis.len() < BASIS.min(dim) {
+            process.extend();
+        } else {
+            process.restart(&ritz, Asked { largest: 1, smallest: 1 }, BASIS);
         }
     }
 }

@@ -3,7 +3,7 @@
 mod lanczos;
 mod power;
 
-pub use lanczos::{LanczosOptions, LanczosStep, Spectrum, lanczos};
+pub use lanczos::{LanczosOptions, LanczosStep, Spectrum, lanczos, lanczos_top};
 pub use power::{PowerOptions, PowerStep, top_eigenvalue, top_eigenvalues};
 
 /// An eigenvalue, as far as it is known.
@@ -21,6 +21,7 @@ pub struct Eigen {
     /// Whether it was found as accurately as asked: of a power iteration, whether the last iteration moved the value by
     /// no more than `tolerance` relative to it, with a residual of at most `sqrt(tolerance)` (the quotient's error is of
     /// second order in the residual, so both ask for about the same; the residual is what tells a settled value from a
-    /// slow one and from a pair of opposite eigenvalues); of Lanczos, see [`LanczosOptions::tolerance`].
+    /// slow one and from a pair of opposite eigenvalues), which is all that [`lanczos_top`] asks; of [`lanczos`], see
+    /// [`LanczosOptions::tolerance`].
     pub converged: bool,
 }

@@ -84,7 +84,10 @@ pub fn table(run: &RunResult) -> Table {
 
 /// What was timed against whom. Peer names are `work.variant.ratio_to_PEER` (time over time) or `….rate_to_PEER`.
 fn peers(run: &RunResult) -> Table {
-    let columns = [Column::text("Work"), Column::text("Precision"), Column::text("Against")];
+    // The last part of a work's name is the precision of its products or, where all is in one, the part timed.
+    let works = run.peers.iter().filter_map(|(name, _)| name.rsplit_once('.')?.0.rsplit_once('.'));
+    let precisions = works.into_iter().all(|(_, variant)| ["f32", "bf16", "f64"].contains(&variant));
+    let columns = ["Work", if precisions { "Precision" } else { "Part" }, "Against"].map(Column::text);
     let mut table = Table::new(columns.into_iter().chain([
         Column::number("time, ours / theirs (below 1 is faster)"),
         Column::number("rate, ours / theirs (above 1 is faster)"),
@@ -98,7 +101,8 @@ fn peers(run: &RunResult) -> Table {
             // Named otherwise: shown whole rather than left out.
             (None, None) => (Cell::number(value, 2), Cell::Missing, comparison),
         };
-        let words = [qbert::capitalised(&work.replace('.', " ")), variant.to_owned(), peer_name(peer).to_owned()];
+        let words =
+            [qbert::capitalised(&work.replace('.', " ")), variant.replace('_', " "), peer_name(peer).to_owned()];
         table = table.row(words.map(Cell::from).into_iter().chain([time, rate]));
     }
     table.without_empty_columns()

@@ -1,6 +1,8 @@
 use burn::tensor::Device;
-use lapidary_models::checkpoint::{Dtype, TensorSource};
-use lapidary_models::load::export;
+use lapidary_models::Task;
+use lapidary_models::bert::{Bert, BertConfig};
+use lapidary_models::checkpoint::{Checkpoint, Dtype, TensorSource};
+use lapidary_models::load::{export, load, load_for_task};
 
 use super::{GOLDEN, Golden, logits, object, read, sources, values, write};
 
@@ -35,6 +37,33 @@ fn a_bare_encoder_gets_a_fresh_classifier() {
     assert!(unshared.extra.is_empty());
     for (bare, whole) in bare.hidden_states(&batch).into_iter().zip(model.hidden_states(&batch)) {
         assert_eq!(values(bare), values(whole));
+    }
+}
+
+/// The head of two classes is of no use to one of three; the pooler is.
+#[test]
+fn a_head_of_other_classes_begins_fresh_for_another_task() {
+    let golden = Golden::open("bert-a");
+    let checkpoint = Checkpoint::open(&golden.path).expect("a checkpoint");
+    let names = ["a", "b", "c"].map(String::from).to_vec();
+    let model = |task: Task| Bert::new(&BertConfig { task, ..golden.config() }, 1, &Device::flex());
+    let error = load(model(Task::Classes(names.clone())), &checkpoint).expect_err("another shape").to_string();
+    assert!(error.contains("classifier.weight") && error.contains("the model needs [3, 16]"), "{error}");
+    let head = ["classifier.weight", "classifier.bias"].map(String::from);
+    for (task, fresh, extra) in [
+        (Task::Classes(names.clone()), head.to_vec(), head.to_vec()),
+        (Task::Classes(names[1..].to_vec()), Vec::new(), Vec::new()),
+        (
+            Task::Spans,
+            ["qa_outputs.weight", "qa_outputs.bias"].map(String::from).to_vec(),
+            [&["bert.pooler.dense.bias", "bert.pooler.dense.weight"].map(String::from)[..], &head].concat(),
+        ),
+    ] {
+        let (_, mut unshared) = load_for_task(model(task), &checkpoint).expect("the encoder fits");
+        unshared.extra.sort_unstable();
+        let mut extra = extra;
+        extra.sort_unstable();
+        assert_eq!((unshared.fresh, unshared.extra), (fresh, extra));
     }
 }
 
