@@ -4,6 +4,7 @@ mod folder;
 mod hostile;
 mod packed;
 mod summary;
+mod torch;
 mod write;
 
 use std::fs;
