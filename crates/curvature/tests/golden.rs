@@ -20,7 +20,7 @@ use lapidary_kernels::precision::Precision;
 use lapidary_models::bert::Bert;
 use lapidary_models::checkpoint::SafetensorsFile;
 use lapidary_models::layer::{Embedding, Initializer, LayerNorm, Linear, Pictures};
-use lapidary_models::resnet::{ResNet, ResNetConfig};
+use lapidary_models::resnet::{ResNet, ResNetConfig, Shortcut};
 use lapidary_models::{Checkpointed, ModelError, Pass, parameters};
 use lapidary_ops as ops;
 
@@ -93,7 +93,7 @@ pub fn small_bert() -> Network<Bert, ClassifiedExamples> {
 
 pub fn small_resnet() -> Network<ResNet, ClassifiedPictures> {
     let oracle = Oracle::open("resnet", str::to_owned);
-    let config = ResNetConfig { blocks_per_stage: 1, channels: [4, 6, 8], classes: 5 };
+    let config = ResNetConfig { blocks_per_stage: 1, channels: [4, 6, 8], classes: 5, shortcut: Shortcut::Projected };
     let device = Device::flex();
     let model = oracle.fill(ResNet::new(&config, 0, &device.clone().autodiff()));
     let (pictures, labels) = (oracle.numbers("images"), oracle.integers("labels"));

@@ -29,6 +29,9 @@ pub enum ModelError {
         /// Tokens that there are.
         vocabulary: usize,
     },
+    /// A residual network of a depth that its plan does not have.
+    #[error("a residual network for CIFAR-10 has 6n + 2 layers, such as 20, 32, 44 or 56, and not {0}")]
+    Layers(usize),
     /// Unrolled denoising without a step.
     #[error("denoising has no steps: give a weight for each, one at least")]
     NoSteps,

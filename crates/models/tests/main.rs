@@ -3,4 +3,5 @@
 mod bert;
 mod checkpoint;
 mod objective;
+mod resnet;
 mod trunk;

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_kernels::rng::Stream;
 use lapidary_models::layer::Pictures;
-use lapidary_models::resnet::{ResNet, ResNetConfig};
+use lapidary_models::resnet::{ResNet, ResNetConfig, Shortcut};
 use lapidary_models::{Pass, parameters};
 use lapidary_ops as ops;
 use lapidary_train::{SgdOptimizer, SgdOptions};
@@ -38,7 +38,7 @@ impl Work for ResNetStep {
     }
 
     fn prepare(&mut self) -> anyhow::Result<()> {
-        let config = ResNetConfig::resnet20();
+        let config = ResNetConfig::cifar10(20, Shortcut::Projected)?;
         let mut stream = Stream::new(self.seed, 0);
         let device = self.device.clone().autodiff();
         let places = BATCH * SIDE * SIDE;

@@ -73,8 +73,9 @@ impl TorchFile {
         (&mut file).take(4).read_to_end(&mut magic).map_err(CheckpointError::read(path))?;
         file.rewind().map_err(CheckpointError::read(path))?;
         let found = if magic == b"PK\x03\x04" { archive(&mut file) } else { pickles(&mut file, about.len()) };
-        let (pickle, storages) =
-            found.map_err(|fault| CheckpointError::folder(path, format!("is no file of PyTorch that can be read: {fault}")))?;
+        let (pickle, storages) = found.map_err(|fault| {
+            CheckpointError::folder(path, format!("is no file of PyTorch that can be read: {fault}"))
+        })?;
         let mut tensors = Vec::new();
         let reader = Reader { pickle: &pickle, storages: &storages };
         if let Some(root) = pickle.root() {
@@ -88,6 +89,10 @@ impl TorchFile {
         Ok(Self { path: path.to_owned(), file: Mutex::new(file), tensors })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// In the order of the file.
     pub fn tensors(&self) -> &[TorchTensor] {
         &self.tensors
@@ -98,11 +103,8 @@ impl TorchFile {
     /// # Errors
     /// A name that is not there, a tensor of another type, a file that was changed since it was opened.
     pub fn tensor(&self, name: &str) -> Result<TensorF32, CheckpointError> {
-        let missing = || CheckpointError::MissingTensor {
-            path: self.path.clone(),
-            tensor: printable(name),
-            nearest: None,
-        };
+        let missing =
+            || CheckpointError::MissingTensor { path: self.path.clone(), tensor: printable(name), nearest: None };
         let tensor = self.tensors.iter().find(|tensor| tensor.name == name).ok_or_else(missing)?;
         let fault = |reason: String| CheckpointError::tensor(&self.path, name, reason);
         let convert = (tensor.dtype.to_f32())
@@ -112,7 +114,8 @@ impl TorchFile {
         // The lock guards the file's cursor alone, which is set anew here.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(tensor.start)).map_err(CheckpointError::read(&self.path))?;
-        let read = (&mut *file).take(tensor.bytes).read_to_end(&mut bytes).map_err(CheckpointError::read(&self.path))?;
+        let read =
+            (&mut *file).take(tensor.bytes).read_to_end(&mut bytes).map_err(CheckpointError::read(&self.path))?;
         drop(file);
         if read as u64 != tensor.bytes {
             return Err(fault("the file has become shorter".to_owned()));
@@ -211,8 +214,10 @@ fn pickles(file: &mut File, length: u64) -> Result<(Pickle, Storages), Fault> {
         reader.seek(SeekFrom::Start(start)).map_err(|error| error.to_string())?;
         let mut elements = [0; 8];
         reader.read_exact(&mut elements).map_err(|_| "it ends before its storages do".to_owned())?;
-        let size = sizes.get(&key).copied().ok_or_else(|| format!("storage {} belongs to no tensor", printable(&key)))?;
-        let bytes = u64::from_le_bytes(elements).checked_mul(size).filter(|bytes| start + 8 + bytes.min(&length) <= length);
+        let size =
+            sizes.get(&key).copied().ok_or_else(|| format!("storage {} belongs to no tensor", printable(&key)))?;
+        let bytes =
+            u64::from_le_bytes(elements).checked_mul(size).filter(|bytes| start + 8 + bytes.min(&length) <= length);
         let bytes = bytes.filter(|&bytes| bytes <= length).ok_or("it ends before its storages do")?;
         storages.insert(key, Storage { start: start + 8, bytes });
         start += 8 + bytes;
@@ -247,7 +252,9 @@ impl Reader<'_> {
         for &(key, value) in pairs {
             let Some(key) = self.pickle.text(key) else { continue };
             let name = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-            *left = left.checked_sub(1).ok_or_else(|| (name.clone(), format!("is beyond the {ENTRIES} entries that are read")))?;
+            *left = left
+                .checked_sub(1)
+                .ok_or_else(|| (name.clone(), format!("is beyond the {ENTRIES} entries that are read")))?;
             match self.tensor(value, &name).map_err(|fault| (name.clone(), fault))? {
                 Some(tensor) => into.push(tensor),
                 None => self.collect(value, &name, depth - 1, left, into)?,
@@ -284,7 +291,8 @@ impl Reader<'_> {
         let size = dtype.size() as u64;
         let beyond = || format!("reaches beyond the {} elements of its storage", bytes / size);
         // How many elements it has, and how many of the storage it reaches over.
-        let product = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64)).ok_or_else(beyond)?;
+        let product =
+            shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64)).ok_or_else(beyond)?;
         let reach = shape.iter().zip(&strides).try_fold(1u64, |reach, (&size, &stride)| {
             reach.checked_add((size.max(1) as u64 - 1).checked_mul(stride as u64)?)
         });

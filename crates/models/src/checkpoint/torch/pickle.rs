@@ -250,7 +250,8 @@ impl Machine {
     }
 
     fn recall(&mut self, key: u64) -> Result<(), Fault> {
-        let known = self.memo.get(&key).copied().ok_or_else(|| format!("it recalls number {key}, which it never kept"))?;
+        let known =
+            self.memo.get(&key).copied().ok_or_else(|| format!("it recalls number {key}, which it never kept"))?;
         self.stack.push(known);
         Ok(())
     }
