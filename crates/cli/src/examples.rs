@@ -1,4 +1,4 @@
-//! Examples of every task that a classifier has a head for: from files to rows, and from its logits to scores.
+//! Examples of every task that a classifier has a head for: from files to rows, and what is needed to score them.
 
 use std::path::PathBuf;
 

@@ -12,9 +12,9 @@
 //! | [`kronecker::LayerFactors`] | a layer's block as the product of two small matrices; has an inverse |
 //! | [`operator`] | sums, multiples, shifts, inverses, diagonals of these |
 //!
-//! What is asked reads only that trait: both ends of the spectrum ([`eigen::lanczos`], [`eigen::lanczos_top`], [`top_eigenvalue`]), the
-//! [`trace`], the [`density`] of all eigenvalues, and from several top eigenvalues the [`LayerSensitivity`] that Q-BERT
-//! (arXiv 1909.05840) ranks layers by. A [`landscape`] is the loss itself along some directions.
+//! What is asked reads only that trait: both ends of the spectrum ([`eigen::lanczos`]), its largest magnitude
+//! ([`eigen::lanczos_top`], [`top_eigenvalue`]), the [`trace`], the [`density`] of all eigenvalues, and from several
+//! top eigenvalues the [`LayerSensitivity`] that Q-BERT (arXiv 1909.05840) ranks layers by. A [`landscape`] is the loss itself along some directions.
 
 mod basis;
 pub mod density;

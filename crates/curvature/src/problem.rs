@@ -51,8 +51,8 @@ pub trait Problem<M: Module> {
     }
 }
 
-/// Examples that are sorted into classes, as a whole or token by token, or searched for spans, with what some block of the model reads of them: where only blocks above are
-/// of interest, those below are run once.
+/// Examples that are sorted into classes, as a whole or token by token, or searched for spans, with what some block of
+/// the model reads of them: where only blocks above are of interest, those below are run once.
 #[derive(Clone, Debug)]
 pub struct ClassifiedExamples {
     batches: Vec<Batch>,

@@ -278,9 +278,7 @@ impl Bert {
         }
         states
     }
-}
 
-impl Bert {
     /// What rules the padding of each row out as start and as end, `[2B, L]`; of the device and the numbers of `like`.
     fn padding(batch: &Batch, like: &Tensor<2>) -> Tensor<2> {
         let row = |&length: &usize| (0..batch.length).map(move |place| if place < length { 0.0 } else { RULED_OUT });

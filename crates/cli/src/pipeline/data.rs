@@ -105,7 +105,7 @@ impl Examples {
         let [train, validation, test] = parts.map(|part| part.encode(&tokenizer, lengths, task.labels()));
         let (train, validation, test) = (train?, validation?, test?);
         let mut losses = Vec::new();
-        for (name, part) in [("Training", &train), ("validation", &validation), ("test", &test)] {
+        for (name, part) in [("Training", &train), ("Validation", &validation), ("Test", &test)] {
             losses.extend(part.losses(lengths.max_length).into_iter().map(|lost| format!("{name}: {lost}.")));
         }
         for lost in &losses {

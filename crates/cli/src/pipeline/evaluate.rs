@@ -117,23 +117,20 @@ fn answers(questions: &[SpanQuestion], windows: &SpanSet, logits: &[[Vec<f32>; 2
         let of_question = windows.of(number);
         let here = first..first + of_question.len();
         first = here.end;
-        let real = |(window, [start, end]): (&lapidary_data::SpanWindow, &[Vec<f32>; 2])| {
-            let length = window.row.ids.len();
-            (start[..length].to_vec(), end[..length].to_vec())
-        };
-        let real: Vec<_> = of_question.iter().zip(&logits[here]).map(real).collect();
-        let real: Vec<_> = real.iter().map(|(start, end)| SpanLogits { start, end }).collect();
+        let real: Vec<SpanLogits<'_>> = (of_question.iter().zip(&logits[here]))
+            .map(|(window, [start, end])| {
+                let length = window.row.ids.len();
+                SpanLogits { start: &start[..length], end: &end[..length] }
+            })
+            .collect();
         let best = best_span(&question.passage, of_question, &real, &SpanSearch::default())?;
         given.push(best.map_or_else(String::new, |best| best.answer.text));
     }
-    let row = |(hypothesis, question): (&String, &SpanQuestion)| {
-        let references = question.answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>();
-        (hypothesis.clone(), references)
-    };
-    let rows: Vec<_> = given.iter().zip(questions).map(row).collect();
-    let rows: Vec<Row<'_>> = rows
-        .iter()
-        .map(|(hypothesis, references)| Row { hypothesis, references: references.iter().map(String::as_str).collect() })
+    let rows: Vec<Row<'_>> = (given.iter().zip(questions))
+        .map(|(hypothesis, question)| Row {
+            hypothesis,
+            references: question.answers.iter().map(|answer| answer.text.as_str()).collect(),
+        })
         .collect();
     let scores = spans(&rows, RESAMPLING)?;
     Ok(Scored {

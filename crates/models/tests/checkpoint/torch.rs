@@ -66,6 +66,27 @@ fn damaged_files_are_refused_or_read() {
     }
 }
 
+/// Objects that hold themselves, and names that would fill the memory.
+#[test]
+fn hostile_pickles_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("hostile.pt");
+    let head = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.";
+    let own = b"}X\x01\x00\x00\x00wctorch._utils\n_rebuild_parameter\n]q\x00Rq\x01h\x00h\x01a0s.";
+    let mut long = b"}X\x00\x10\x00\x00".to_vec();
+    long.extend([b'w'; 0x1000]);
+    long.extend(b"K\x07s.");
+    for (state, expected) in [
+        (&own[..], "is made by _rebuild_parameter, which is not read"),
+        (b"}q\x00X\x01\x00\x00\x00wh\x00s.", "holds no tensors by name"),
+        (&long, "has a name of more than 1000 bytes"),
+    ] {
+        fs::write(&path, [&head[..], state, b"\x80\x02]."].concat()).expect("written");
+        let error = TorchFile::open(&path).expect_err("no tensors").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 #[test]
 fn other_files_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -56,6 +56,8 @@ const PROTOCOL: i64 = 1001;
 const DEPTH: usize = 8;
 /// Tensors and dictionaries of a file, at most: a dictionary may be in itself.
 const ENTRIES: usize = 1_000_000;
+/// Bytes of a name, at most: each tensor keeps its own, where a pickle may share one text.
+const NAME: usize = 1000;
 
 impl TorchFile {
     /// Opens a file and finds its tensors, which are all those in dictionaries by text.
@@ -129,6 +131,9 @@ impl TorchTensor {
     /// Elements of the view, from those that it reaches over.
     fn in_order(&self, stored: Vec<f32>) -> Vec<f32> {
         let elements: usize = self.shape.iter().product();
+        if elements == 0 {
+            return Vec::new();
+        }
         if self.strides == row_major(&self.shape) {
             return stored;
         }
@@ -251,6 +256,9 @@ impl Reader<'_> {
         let Some(pairs) = self.pickle.pairs(id).filter(|_| depth > 0) else { return Ok(()) };
         for &(key, value) in pairs {
             let Some(key) = self.pickle.text(key) else { continue };
+            if prefix.len() + key.len() > NAME {
+                return Err((format!("{prefix}.{key}"), format!("has a name of more than {NAME} bytes")));
+            }
             let name = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
             *left = left
                 .checked_sub(1)
@@ -265,11 +273,15 @@ impl Reader<'_> {
 
     /// The tensor that a call would make, if it would make one.
     fn tensor(&self, id: Id, name: &str) -> Result<Option<TorchTensor>, Fault> {
+        // A parameter is around a tensor once; in a damaged file it may be around itself.
+        let id = match self.pickle.call(id) {
+            Some(("torch._utils", "_rebuild_parameter", [tensor, ..])) => *tensor,
+            _ => id,
+        };
         let (storage, offset, shape, strides) = match self.pickle.call(id) {
             Some(("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2", [storage, offset, shape, strides, ..])) => {
                 (*storage, *offset, *shape, *strides)
             }
-            Some(("torch._utils", "_rebuild_parameter", [tensor, ..])) => return self.tensor(*tensor, name),
             Some(("torch._utils", function, _)) if function.starts_with("_rebuild") => {
                 return Err(format!("is made by {}, which is not read", printable(function)));
             }
