@@ -3,7 +3,7 @@
 use burn::module::Module;
 
 use crate::problem::Problem;
-use crate::step::{self, Difference};
+use crate::step::{self, Difference, Search};
 use crate::surface::Surface;
 use crate::{CurvatureError, LinearOperator, norm};
 
@@ -41,10 +41,9 @@ impl<'a, M: Module, P: Problem<M>> Hessian<'a, M, P> {
         &mut self.surface
     }
 
-    /// Finds the step for products with `v`, which is not zero.
-    fn settle(&mut self, v: &[f32]) -> Result<Difference, CurvatureError> {
-        let length = norm(v);
-        let (dim, search) = (self.surface.dim(), self.surface.search(length));
+    /// Finds the step for products with `v`, which is not zero; `search` is the surface's, or a shorter one.
+    fn settle(&mut self, v: &[f32], search: Search) -> Result<Difference, CurvatureError> {
+        let (length, dim) = (norm(v), self.surface.dim());
         let settled = step::settle(&mut |step, out| self.surface.sampled_gradient_at(v, step, out), dim, search)?;
         // The next product is tested.
         self.products = step::TESTED - 1;
@@ -66,13 +65,18 @@ impl<M: Module, P: Problem<M>> LinearOperator for Hessian<'_, M, P> {
         let mut wide = vec![0.0; out.len()];
         let round = |wide: &[f64], out: &mut [f32]| out.iter_mut().zip(wide).for_each(|(out, &x)| *out = x as f32);
         let Some(settled) = self.difference else {
-            let first = self.settle(v)?;
+            let search = self.surface.search(length);
+            let first = self.settle(v, search.for_one_product())?;
             step::product(&mut |step, out| self.surface.gradient_at(v, step, out), first.step / length, &mut wide)?;
             round(&wide, out);
             // What is asked for next lies along the most curved directions, where the step that suits a random vector
             // can be ten times too long and bend the top eigenvalue by a percent. The first product already points that
             // way.
-            let settled = if norm(out) > 0.0 { self.settle(out)? } else { first };
+            let length = norm(out);
+            let settled = match length > 0.0 {
+                true => self.settle(out, self.surface.search(length))?,
+                false => first,
+            };
             self.worst = self.worst.max(settled.error);
             self.difference = Some(settled);
             return Ok(());
@@ -83,7 +87,7 @@ impl<M: Module, P: Problem<M>> LinearOperator for Hessian<'_, M, P> {
             let mut gradient_at = |step: f64, out: &mut [f64]| self.surface.gradient_at(v, step, out);
             let error = step::tested_product(&mut gradient_at, step, &mut wide)?;
             if search.has_grown(error, settled) {
-                let settled = self.settle(v)?;
+                let settled = self.settle(v, search)?;
                 self.difference = Some(settled);
                 self.worst = self.worst.max(settled.error);
                 let mut gradient_at = |step: f64, out: &mut [f64]| self.surface.gradient_at(v, step, out);

@@ -58,6 +58,15 @@ impl Search {
     }
 }
 
+impl Search {
+    /// One that ends as soon as products are within what is promised of them (1e-3 in `f32`, 1e-6 in `f64`), with some
+    /// room. For a step that serves one product: the best step costs many rounds where the error is nearly the same
+    /// over a wide range of steps, as it is along a random vector.
+    pub(crate) fn for_one_product(self) -> Self {
+        Self { good: self.good * 30.0, ..self }
+    }
+}
+
 /// Products from one that is tested to the next.
 pub(crate) const TESTED: usize = 16;
 

@@ -253,10 +253,17 @@ impl<'a, M: Module, P: Problem<M>> Surface<'a, M, P> {
             let Some(gradient) = gradients.get(&parameter.id).filter(|_| self.selection.has(parameter.path)) else {
                 return;
             };
-            let gradient: Vec<f64> = gradient.clone().into_data().iter::<f64>().collect();
-            for piece in self.selection.of_path(parameter.path) {
-                for (out, g) in out[piece.range()].iter_mut().zip(&gradient[piece.elements.clone()]) {
-                    *out += g;
+            let data = gradient.clone().into_data();
+            let pieces = || self.selection.of_path(parameter.path);
+            // The iterator of a `TensorData` converts through a box, element by element: a second a product of a block.
+            if let Ok(gradient) = data.as_slice::<f32>() {
+                for piece in pieces() {
+                    add(&mut out[piece.range()], &gradient[piece.elements.clone()]);
+                }
+            } else {
+                let gradient: Vec<f64> = data.iter().collect();
+                for piece in pieces() {
+                    add(&mut out[piece.range()], &gradient[piece.elements.clone()]);
                 }
             }
         });
@@ -273,5 +280,11 @@ impl<'a, M: Module, P: Problem<M>> Surface<'a, M, P> {
         let zeros = vec![0.0; self.dim()];
         self.move_to(&zeros, 0.0)?;
         Ok((self.model()?, &self.selection))
+    }
+}
+
+fn add<T: Copy + Into<f64>>(sum: &mut [f64], terms: &[T]) {
+    for (sum, &term) in sum.iter_mut().zip(terms) {
+        *sum += term.into();
     }
 }
