@@ -18,6 +18,7 @@
 //! Everything random here is a pure function of a seed and a step, through [`lapidary_kernels::rng`]: the same seed
 //! gives the same bytes on every machine.
 
+pub mod augment;
 pub mod batch;
 pub mod english;
 pub mod example;
@@ -33,6 +34,7 @@ pub mod tag;
 pub mod tokenizer;
 pub mod windows;
 
+pub use augment::{Augmentation, Normalization, PictureBatch};
 pub use batch::{BatchOptions, SortedPlan};
 pub use english::{ptb_words, sentences};
 pub use example::{Batch, Dataset, Encoded, Example, Part, Target};
@@ -41,8 +43,8 @@ pub use pack::{PackOptions, Packed};
 pub use pair::Pair;
 pub use picture::Picture;
 pub use source::{
-    Columns, ConllColumns, DataError, Document, Labels, PairFields, QuestionSource, Questions, SpanQuestions,
-    TargetArrays, TextSource,
+    Columns, ConllColumns, DataError, Document, Labels, PairFields, PictureSet, QuestionSource, Questions,
+    SpanQuestions, TargetArrays, TextSource,
 };
 pub use span::{SpanAnswer, SpanLogits, SpanPrediction, SpanQuestion, SpanSearch, best_span};
 pub use store::TokenStore;

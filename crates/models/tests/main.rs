@@ -3,5 +3,7 @@
 mod bert;
 mod checkpoint;
 mod objective;
+#[cfg(feature = "real-data")]
+mod real_data;
 mod resnet;
 mod trunk;

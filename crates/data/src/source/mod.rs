@@ -1,6 +1,7 @@
 //! File formats: one a file, each from a path to [`Example`]s, each row checked; plain [text] by the document;
 //! [`Pair`](crate::Pair)s of texts, from JSON Lines ([pairs]), [parallel] files and [SQuAD](squad); questions whose
-//! answers are spans, from SQuAD too; and tagged words, from the files of [CoNLL](conll).
+//! answers are spans, from SQuAD too; tagged words, from the files of [CoNLL](conll); and [pictures](PictureSet) in
+//! classes.
 //!
 //! A file may be compressed with Zstandard (`.zst` after its format's extension); it is decompressed as it is read and
 //! never held whole. Every malformed row is an error that names the file, the line and what was wrong: a set is read
@@ -11,6 +12,7 @@ pub mod jsonl;
 mod lines;
 pub mod pairs;
 pub mod parallel;
+mod pictures;
 pub mod squad;
 mod tar;
 pub mod text;
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use conll::ConllColumns;
 pub use lines::{MAX_FILE_BYTES, MAX_LINE_BYTES};
 pub use pairs::{PairFields, TargetArrays};
+pub use pictures::PictureSet;
 pub use squad::{QuestionSource, Questions, SpanQuestions};
 pub use text::{Document, TextSource};
 
@@ -67,6 +70,18 @@ pub enum DataError {
     /// A question, here in quotation marks, that cannot be asked of its passage.
     #[error("{path}, question {question}: {what}")]
     Question { path: PathBuf, question: String, what: String },
+    /// Its name says no format of pictures.
+    #[error("{path} must be a folder, or its name end in .tar or .bin, or in one of them with .zst added")]
+    PictureFormat { path: PathBuf },
+    /// One picture, here in quotation marks, cannot be read.
+    #[error("{path}, picture {picture}: {what}")]
+    Picture { path: PathBuf, picture: String, what: String },
+    /// A file, folder or archive of pictures cannot be read on.
+    #[error("cannot read {path}: {cause}")]
+    Pictures { path: PathBuf, cause: std::io::Error },
+    /// Nothing in it is a picture of the part.
+    #[error("{path} holds no pictures PART/CLASS/NAME.png or .jpg with PART {part:?}")]
+    NoPictures { path: PathBuf, part: String },
     /// The columns that were asked for contradict themselves.
     #[error("cannot read {path} with these columns: {what}")]
     Columns { path: PathBuf, what: String },
