@@ -38,6 +38,6 @@ fn pretrained_resnet20_is_as_accurate_as_in_pytorch() {
             right += usize::from(most == Some(label as usize));
         }
     }
-    // PyTorch has 81.0 %; decoders of JPEG differ in the last bit of a few pixels.
-    assert!((8090..8110).contains(&right), "{right} of 10,000");
+    // PyTorch has 8,103 right with Pillow's pictures; decoders of JPEG differ in the last bits of some pixels.
+    assert!((8_083..=8_123).contains(&right), "{right} of 10,000");
 }
