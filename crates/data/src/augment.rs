@@ -81,7 +81,7 @@ impl PictureBatch {
         let places = 2 * augmentation.padding as u64 + 1;
         Self::new(set, rows, normalization, |row| {
             let bits = rng::bits(seed, epoch, row as u64);
-            let shift = |bits: u64| ((bits & 0xffff_ffff) * places >> 32) as isize - augmentation.padding as isize;
+            let shift = |bits: u64| (((bits & 0xffff_ffff) * places) >> 32) as isize - augmentation.padding as isize;
             // The lowest bit of one half is the mirror's; what it takes from the shift is nothing one could see.
             (shift(bits), shift(bits >> 32), augmentation.mirror && bits & 1 == 1)
         })
