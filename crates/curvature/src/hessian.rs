@@ -7,9 +7,9 @@ use crate::step::{self, Difference, Search};
 use crate::surface::Surface;
 use crate::{CurvatureError, LinearOperator, norm};
 
-/// `H v` of a [`Surface`], two gradients a product. The first product settles the step, on a few parts of the problem;
-/// the error of a product is estimated then, on the whole problem at the second product and at every sixteenth one, and
-/// the step is settled anew if it has grown.
+/// `H v` of a [`Surface`], two gradients a product. The first product settles the step, on a few parts of the problem
+/// where these say enough; the error of a product is estimated then, on the whole problem at the second product and at
+/// every sixteenth one, and the step is settled anew if it has grown.
 pub struct Hessian<'a, M, P> {
     surface: Surface<'a, M, P>,
     difference: Option<Difference>,
@@ -44,7 +44,14 @@ impl<'a, M: Module, P: Problem<M>> Hessian<'a, M, P> {
     /// Finds the step for products with `v`, which is not zero; `search` is the surface's, or a shorter one.
     fn settle(&mut self, v: &[f32], search: Search) -> Result<Difference, CurvatureError> {
         let (length, dim) = (norm(v), self.surface.dim());
-        let settled = step::settle(&mut |step, out| self.surface.sampled_gradient_at(v, step, out), dim, search)?;
+        let mut settled = step::settle(&mut |step, out| self.surface.sampled_gradient_at(v, step, out), dim, search)?;
+        // A few parts may have next to no curvature where the whole has much: a model that is sure of most of its
+        // training examples owes it to the rest of them. The differences of those parts are rounding at every step
+        // that is short enough.
+        if !self.surface.all_are_sampled() && !search.is_kept_by(settled) {
+            let search = search.from(settled);
+            settled = step::settle(&mut |step, out| self.surface.gradient_at(v, step, out), dim, search)?;
+        }
         // The next product is tested.
         self.products = step::TESTED - 1;
         Ok(Difference { step: settled.step * length, error: settled.error })

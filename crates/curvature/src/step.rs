@@ -44,26 +44,38 @@ pub struct Search {
     shortest: f64,
     /// A step with less error than this (relative) is not improved any further.
     good: f64,
+    /// What a product may be off by (relative).
+    promised: f64,
 }
 
 impl Search {
     /// For gradients that are computed in `f32`.
     pub fn of_f32(scale: f64) -> Self {
-        Self { scale, first: 2e-4, shortest: 1e-8, good: 1e-5 }
+        Self { scale, first: 2e-4, shortest: 1e-8, good: 1e-5, promised: 1e-3 }
     }
 
     /// For gradients that are computed in `f64`.
     pub fn of_f64(scale: f64) -> Self {
-        Self { scale, first: 1e-5, shortest: 1e-13, good: 1e-9 }
+        Self { scale, first: 1e-5, shortest: 1e-13, good: 1e-9, promised: 1e-6 }
     }
 }
 
 impl Search {
-    /// One that ends as soon as products are within what is promised of them (1e-3 in `f32`, 1e-6 in `f64`), with some
-    /// room. For a step that serves one product: the best step costs many rounds where the error is nearly the same
-    /// over a wide range of steps, as it is along a random vector.
+    /// One that ends as soon as products are within what is promised of them, with some room. For a step that serves one
+    /// product: the best step costs many rounds where the error is nearly the same over a wide range of steps, as it is
+    /// along a random vector.
     pub(crate) fn for_one_product(self) -> Self {
         Self { good: self.good * 30.0, ..self }
+    }
+
+    /// The same, beginning where another search ended, if that one found anything.
+    pub(crate) fn from(self, found: Difference) -> Self {
+        if found.error > 0.0 { Self { first: (found.step / self.scale).max(self.shortest), ..self } } else { self }
+    }
+
+    /// Whether a step is as accurate as promised. One whose products are zero says nothing of others.
+    pub(crate) fn is_kept_by(&self, settled: Difference) -> bool {
+        settled.error > 0.0 && settled.error <= self.promised
     }
 }
 

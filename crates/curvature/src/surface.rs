@@ -179,6 +179,11 @@ impl<'a, M: Module, P: Problem<M>> Surface<'a, M, P> {
         self.gradient_of((0..sampled).map(|i| (2 * i + 1) * parts / (2 * sampled)), v, step, out)
     }
 
+    /// Whether those few parts are all there are.
+    pub(crate) fn all_are_sampled(&self) -> bool {
+        self.problem.parts() <= SAMPLED
+    }
+
     fn gradient_of(
         &mut self,
         parts: impl ExactSizeIterator<Item = usize>,

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use approx::assert_relative_eq;
 use burn::module::Module;
-use burn::tensor::Device;
-use lapidary_curvature::problem::ClassifiedExamples;
+use burn::tensor::{Device, Tensor};
+use lapidary_curvature::problem::{ClassifiedExamples, Problem};
 use lapidary_curvature::{
     CurvatureError, Difference, Hessian, LinearOperator, PowerOptions, Selection, Surface, dot, norm, symmetric_error,
     top_eigenvalue,
 };
 use lapidary_data::{Batch, Encoded, Target};
+use lapidary_kernels::cross_entropy::IGNORED;
 use lapidary_models::bert::{Bert, BertConfig};
 use lapidary_models::checkpoint::{Checkpoint, SafetensorsFile};
 use lapidary_models::load::load;
-use lapidary_models::{Checkpointed, Classifier, parameters};
+use lapidary_models::{Checkpointed, Classifier, ModelError, Pass, parameters};
 
 const BLOCKS: usize = 2;
 
@@ -143,6 +144,38 @@ fn gradients_and_products_agree_with_double_backward() {
         assert!(product(&mut operator, &vec![0.0; v.len()]).iter().all(|&x| x == 0.0));
         assert!(symmetric_error(&mut operator, 2, 0).unwrap() < 1e-2);
     }
+}
+
+/// Nine parts of which only the first says anything: the others are what a model has learnt by heart.
+struct OneOfNine(ClassifiedExamples);
+
+impl Problem<Bert> for OneOfNine {
+    fn parts(&self) -> usize {
+        9
+    }
+
+    fn logits(&self, model: &Bert, _: usize, pass: &Pass) -> Result<Tensor<2>, ModelError> {
+        self.0.logits(model, 0, pass)
+    }
+
+    fn targets(&self, part: usize) -> Vec<i64> {
+        let targets = Problem::<Bert>::targets(&self.0, 0);
+        if part == 0 { targets } else { vec![IGNORED; targets.len()] }
+    }
+}
+
+#[test]
+fn a_step_does_not_hang_on_the_parts_that_it_is_looked_for_on() {
+    let (oracle, block) = (Oracle::open(), 0);
+    let problem = OneOfNine(sample(&oracle.examples(), 8, block));
+    let selection = Selection::of(&model(), |path| path.starts_with(&Bert::block_path(block))).unwrap();
+    let mut operator = Hessian::new(Surface::new(model(), &problem, selection).unwrap(), None);
+    let (mut out, expected) = (vec![0.0; operator.dim()], oracle.vector(block, "hv"));
+    operator.apply(&oracle.vector(block, "v"), &mut out).unwrap();
+    let error = distance(&out, &expected);
+    assert!(error < 1e-3, "the product is off by {error:e}");
+    let settled = operator.difference().unwrap();
+    assert!(settled.error > 0.0 && settled.error < 1e-3, "{settled:?}");
 }
 
 #[test]

@@ -262,6 +262,12 @@ impl<'a, S: Subject> Asker<'a, S> {
     fn announce(&self, place: &Place) {
         if let Some(difference) = place.difference {
             tracing::info!("products within {:.0e}", difference.error);
+            if difference.error > 1e-2 {
+                tracing::warn!(
+                    "no step was found whose products are known better: eigenvalues may not settle; --precision f64 is \
+                     slower and exact"
+                );
+            }
         }
         let settings = self.run.settings;
         let each = match settings.matrix {
