@@ -22,7 +22,7 @@ pub use bits::Bits;
 use document::Sources;
 use remote::RemoteError;
 pub use roots::Roots;
-pub use tasks::{FinetuneVariant, Form, PairFiles, PairFormat, QuestionShape, Task, TooLong};
+pub use tasks::{FinetuneVariant, Form, LengthRule, PairFiles, PairFormat, QuestionShape, Task, TooLong};
 pub use text::{DecoderSettings, Encoding, ObjectiveName, PretrainVariant, TextRecipe};
 
 /// What can be wrong with a recipe, or with the inputs that it names.

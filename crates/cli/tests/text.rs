@@ -26,6 +26,7 @@ feed_forward = 32
 blocks = 1
 
 [pretrain]
+recall = 0.5
 batch_size = 4
 evaluate_every = 5
 

@@ -2,17 +2,19 @@
 //!
 //! Every pass makes a [`Choice`] for each place of the canvas. What becomes of the choices is put together from small
 //! parts: the [`Schedule`] says how many passes there are and how warm each is, the [`Acceptance`] which places take
-//! their choice, the [`Rest`] what happens to the others, and the [`Stop`] when it is enough.
+//! their choice, the [`Rest`] what happens to the others, the [`Length`] where the text ends, and the [`Stop`] when it is enough.
 
 mod acceptance;
 mod blocks;
 mod candidates;
+mod length;
 mod schedule;
 mod stop;
 
 pub use acceptance::{Acceptance, Rest};
 pub use blocks::write_blocks;
 pub use candidates::{Candidates, Rerank, rerank};
+pub use length::{Ending, Length};
 pub use schedule::Schedule;
 pub use stop::Stop;
 
@@ -37,6 +39,8 @@ pub struct ParallelOptions {
     pub acceptance: Acceptance,
     /// What happens to the others.
     pub rest: Rest,
+    /// Where the text ends.
+    pub length: Length,
     /// When it is enough before the last pass.
     pub stop: Stop,
     /// Of all draws.
@@ -71,6 +75,7 @@ pub struct Written {
 const START: u64 = 1 << 40;
 const SHARE: u64 = 2 << 40;
 const NOISE: u64 = 3 << 40;
+const LENGTH: u64 = 4 << 40;
 
 /// Writes a canvas behind the prompt that the cache holds; `watch` sees it before the first pass and after each. The
 /// cache holds the same tokens afterwards.
@@ -123,7 +128,7 @@ pub fn write_all(
             .collect();
         // All open canvases have had as many passes.
         let said: Vec<f32> = open.iter().flat_map(|row| &drafts[*row].expected).copied().collect();
-        let logits = match said.is_empty() {
+        let mut logits = match said.is_empty() {
             true => decoder.repair_all(&tokens, &mut of_open)?,
             false => decoder.repair_again(&tokens, &said, &mut of_open)?,
         };
@@ -132,7 +137,7 @@ pub fn write_all(
             open.iter().zip(of_rows).for_each(|(row, expected)| drafts[*row].expected = expected.to_vec());
         }
         let each = options.canvas * decoder.vocabulary();
-        let mut of_row = logits.chunks_exact(each);
+        let mut of_row = logits.chunks_exact_mut(each);
         open.retain(|&row| {
             let draft = &mut drafts[row];
             let goes_on = of_row.next().is_some_and(|logits| draft.advance(logits, options));
@@ -151,6 +156,8 @@ struct Draft {
     tokens: Vec<u32>,
     choices: Vec<Choice>,
     accepted: Vec<bool>,
+    /// Tokens of the text, once that is decided.
+    length: Option<usize>,
     /// What the pass before said of each place, for models that read it.
     expected: Vec<f32>,
 }
@@ -166,6 +173,7 @@ impl Draft {
             tokens: (0..n).map(|_| start.below(vocabulary) as u32).collect(),
             choices: vec![Choice { token: 0, log_probability: 0.0, entropy: 0.0 }; n],
             accepted: vec![false; n],
+            length: None,
             expected: Vec::new(),
         }
     }
@@ -175,8 +183,14 @@ impl Draft {
     }
 
     /// A pass, given the logits of the canvas; whether there is to be another.
-    fn advance(&mut self, logits: &[f32], options: &ParallelOptions) -> bool {
+    fn advance(&mut self, logits: &mut [f32], options: &ParallelOptions) -> bool {
         self.pass += 1;
+        if self.pass == 1 {
+            self.length = options.length.decide(logits, self.vocabulary, Stream::at_place(self.seed, 1, LENGTH));
+        }
+        if let Some(length) = self.length {
+            options.length.hold(logits, self.vocabulary, length);
+        }
         let (pass, passes, step) = (self.pass, options.schedule.passes, self.pass as u64);
         let of_place = |kind: u64| {
             let seed = self.seed;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_decode::parallel::{
-    Acceptance, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write, write_all, write_blocks,
+    Acceptance, Ending, Length, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write, write_all, write_blocks,
 };
 use lapidary_decode::{DecodeError, KvCache, PackedDecoder};
 use lapidary_kernels::mask::Mask;
@@ -13,7 +13,7 @@ use super::{decoder, decoders, prompted, self_conditioned};
 
 fn options(acceptance: Acceptance, rest: Rest) -> ParallelOptions {
     let schedule = Schedule { passes: 6, first: 0.8, last: 0.2 };
-    ParallelOptions { canvas: 12, schedule, acceptance, rest, stop: Stop::Never, seed: 3 }
+    ParallelOptions { canvas: 12, schedule, acceptance, rest, length: Length::Written, stop: Stop::Never, seed: 3 }
 }
 
 const ACCEPTANCES: [Acceptance; 7] = [
@@ -96,6 +96,36 @@ fn every_part_writes_the_same_text_again() {
     }
     assert_ne!(texts[0], texts[2], "what is accepted makes a difference");
     assert_ne!(texts[4], texts[5], "what is not accepted makes one too");
+}
+
+#[test]
+fn the_first_pass_says_how_long_the_text_is() {
+    let packed = PackedDecoder::new(&decoder(), Precision::F32).unwrap();
+    let ending = Ending { end: 7, padding: 9 };
+    let mut lengths = Vec::new();
+    for length in [Length::Expected(ending), Length::Drawn(ending)] {
+        for acceptance in ACCEPTANCES {
+            // Nothing is left that an early pass took.
+            let rest = if matches!(acceptance, Acceptance::Share(_)) { Rest::Noise } else { Rest::Keep };
+            let options = ParallelOptions { length, ..options(acceptance, rest) };
+            let mut passes = Vec::new();
+            let mut watch = |canvas: &lapidary_decode::parallel::Canvas| passes.push(canvas.choices.to_vec());
+            write(&packed, &mut prompted(&packed, &[1, 2, 3]), &options, &mut watch).unwrap();
+            let of_first = passes[1].iter().position(|choice| choice.token == 7).unwrap_or(12);
+            for choices in &passes[1..] {
+                for (place, choice) in choices.iter().enumerate() {
+                    match place.cmp(&of_first) {
+                        std::cmp::Ordering::Less => assert!(choice.token != 7 && choice.token != 9),
+                        std::cmp::Ordering::Equal => assert_eq!(choice.token, 7),
+                        std::cmp::Ordering::Greater => assert_eq!(choice.token, 9),
+                    }
+                }
+            }
+            lengths.push(of_first);
+        }
+    }
+    // The model finds all tokens about as likely, so that two in 53 are no text.
+    assert!(lengths[..ACCEPTANCES.len()].iter().all(|length| (11..=12).contains(length)), "{lengths:?}");
 }
 
 #[test]

@@ -68,10 +68,60 @@ fn a_wrong_marker_is_an_error_with_its_line() {
 
 #[test]
 fn other_results_list_their_metrics() {
-    let mut result = run("curvature-sst2");
+    let mut result = run("baselines");
     result.metrics.insert("sst2.layer_1.omega", 19.3).unwrap();
-    let filled = fill("<!-- results:curvature-sst2 --><!-- /results -->", &[result]).unwrap();
+    let filled = fill("<!-- results:baselines --><!-- /results -->", &[result]).unwrap();
     assert!(filled.contains("| sst2.layer\\_1.omega | 19.30 |"), "{filled}");
+}
+
+#[test]
+fn curvature_has_a_row_for_each_number_that_was_asked_for() {
+    let mut result = run("curvature-sst2");
+    for (name, value) in [
+        ("loss", 0.072),
+        ("largest.1", 26.9128),
+        ("largest.1.residual", 0.1),
+        ("smallest.1", -5.39),
+        ("omega.block0", 6.4092),
+        ("std.block0", 0.0),
+    ] {
+        result.metrics.insert(format!("curvature.{name}"), value).unwrap();
+    }
+    let filled = fill("<!-- results:curvature-sst2 --><!-- /results -->", &[result]).unwrap();
+    for row in ["| Loss ", "| Largest eigenvalue 1 ", "| Smallest eigenvalue 1 ", "| Ω of block 0 "] {
+        assert!(filled.contains(row), "{row} in {filled}");
+    }
+    assert!(!filled.contains("Trace") && filled.contains("| 26.9128 |") && filled.contains("| −5.3900 |"), "{filled}");
+}
+
+#[test]
+fn text_has_its_models_and_its_tasks() {
+    let mut result = run("books");
+    for (name, value) in [
+        ("text.held_out.bytes", 4e6),
+        ("text.held_out.bits_per_byte.twin", 1.519),
+        ("text.parameters.twin", 12.6e6),
+        ("speculative.parallel.prompts", 200.0),
+        ("speculative.parallel.equal_texts", 200.0),
+        ("questions.test.copied.rouge_l", 27.75),
+        ("questions.test.twin.greedy.rouge_l", 22.42),
+        ("questions.test.parallel.ranked_by_likelihood.rouge_l", 24.94),
+        ("questions.test.parallel.ranked_by_likelihood.rouge_l_of_twin", 1.112),
+    ] {
+        result.metrics.insert(name, value).unwrap();
+    }
+    let filled = fill("<!-- results:books --><!-- /results -->", &[result]).unwrap();
+    let cells = |row: &str| row.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>().join("|");
+    let rows: Vec<String> = filled.lines().map(cells).collect();
+    for row in [
+        "|twin|12.6|1.519|",
+        "|parallel|200|200|",
+        "|questions|–|the source itself|27.75|–|",
+        "|questions|twin|token after token|22.42|–|",
+        "|questions|parallel|best canvas, by likelihood|24.94|111|",
+    ] {
+        assert!(rows.iter().any(|found| found == row), "{row} in {filled}");
+    }
 }
 
 #[test]

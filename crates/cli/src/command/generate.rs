@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use lapidary_data::Tokenizer;
 use lapidary_decode::parallel::{
-    Acceptance, Canvas, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write_all, write_blocks,
+    Acceptance, Canvas, Ending, Length, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write_all, write_blocks,
 };
 use lapidary_decode::{PackedDecoder, Positions, SpeculativeOptions, generate, speculate};
 use lapidary_kernels::choice::{Choice, choose};
@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::Options;
 use crate::exit::Usage;
 use crate::output;
-use crate::recipe::ObjectiveName;
+use crate::recipe::{LengthRule, ObjectiveName};
 use crate::text::{Marks, OBJECTIVE, TASK, TaskForm};
 
 /// Arguments of `lapidary generate`.
@@ -64,6 +64,10 @@ pub struct Args {
     /// Make noise of the other places of a canvas, instead of leaving them as they are
     #[arg(long)]
     renoise: bool,
+
+    /// What decides where the text on a canvas ends [default: expected for a model of a task, else written]
+    #[arg(long, value_enum)]
+    length: Option<LengthRule>,
 
     /// Canvases one behind the other, each as long as --tokens says, until one ends the text
     #[arg(long, value_name = "N", default_value = "1")]
@@ -251,6 +255,7 @@ impl Writer<'_> {
             schedule: Schedule { passes: args.steps.get(), first: args.temperature, last },
             acceptance: args.accept,
             rest: if args.renoise { Rest::Noise } else { Rest::Keep },
+            length: self.length(),
             stop: Stop::Stable,
             seed: self.seed,
         };
@@ -286,6 +291,13 @@ impl Writer<'_> {
         };
         let length = written.iter().position(|token| ends(*token)).unwrap_or(written.len());
         self.finished(&written[..length], passes, begun)
+    }
+
+    fn length(&self) -> Length {
+        // Texts of a task have been seen to end.
+        let rule = if self.begins.is_none() { LengthRule::Expected } else { LengthRule::Written };
+        let ending = Ending { end: self.marks.end, padding: self.marks.padding };
+        self.args.length.unwrap_or(rule).of(ending)
     }
 
     fn ends(&self, token: u32) -> bool {

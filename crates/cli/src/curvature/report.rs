@@ -41,8 +41,8 @@ impl fmt::Display for Written {
 /// # Errors
 /// A number that is not finite, a disk that is full.
 pub fn write(run: &Run, answers: &Answers) -> anyhow::Result<Written> {
-    let result = result(run, answers)?;
     let (finding, table) = (finding(run.settings.matrix, answers), table(answers));
+    let result = result(run, answers, &finding)?;
     let page = page(run, answers, &result, &finding, table.clone());
     let (json, html) = (run.folder.path().join("result.json"), run.folder.path().join("report.html"));
     result.write(&json)?;
@@ -50,7 +50,7 @@ pub fn write(run: &Run, answers: &Answers) -> anyhow::Result<Written> {
     Ok(Written { result: json, report: html, run: result, finding, table })
 }
 
-fn result(run: &Run, answers: &Answers) -> anyhow::Result<RunResult> {
+fn result(run: &Run, answers: &Answers, finding: &str) -> anyhow::Result<RunResult> {
     let settings = RunSettings {
         isa: isa::active().to_string(),
         device: device::name(run.device),
@@ -88,7 +88,7 @@ fn result(run: &Run, answers: &Answers) -> anyhow::Result<RunResult> {
         put(format!("mean.block{}", layer.layer), layer.mean)?;
         put(format!("std.block{}", layer.layer), layer.std)?;
     }
-    result.notes = notes(run, answers);
+    result.notes = [vec![finding.to_owned()], notes(run, answers)].concat();
     result.finish(seconds(answers));
     Ok(result)
 }

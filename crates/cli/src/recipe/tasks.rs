@@ -1,6 +1,9 @@
 //! Tasks of a recipe for text: what models are fine-tuned to write, and how it is written.
 
-use lapidary_decode::parallel::Acceptance;
+use std::fmt;
+
+use clap::ValueEnum;
+use lapidary_decode::parallel::{Acceptance, Ending, Length};
 use lapidary_kernels::precision::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +164,8 @@ pub struct Writing {
     /// Rules of acceptance to choose from, as `lapidary generate --accept` has them. Default: `all`, `surest=0.2`,
     /// `unsure=0.3`.
     pub accept: Vec<String>,
+    /// What decides the lengths of texts, to choose from: `written`, `expected` or `drawn`. Default: all three.
+    pub lengths: Vec<LengthRule>,
     /// Candidates of which the best is taken. Default: 4.
     pub candidates: usize,
     /// Sources of the kept part that settings are chosen on. Default: 200.
@@ -168,6 +173,35 @@ pub struct Writing {
     /// Sources of the test at most, the first ones. Default: none, and all count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_examples: Option<usize>,
+}
+
+/// What decides the length of a text on a canvas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LengthRule {
+    /// Each pass anew, by the tokens that it takes
+    #[default]
+    Written,
+    /// The first pass: the mean of the lengths by their probability
+    Expected,
+    /// The first pass: drawn from the lengths by their probability
+    Drawn,
+}
+
+impl LengthRule {
+    pub fn of(self, ending: Ending) -> Length {
+        match self {
+            Self::Written => Length::Written,
+            Self::Expected => Length::Expected(ending),
+            Self::Drawn => Length::Drawn(ending),
+        }
+    }
+}
+
+impl fmt::Display for LengthRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+    }
 }
 
 impl FinetuneVariant {
@@ -230,6 +264,7 @@ impl Default for Writing {
             test_passes: 8,
             temperatures: vec![0.0, 0.3, 0.6],
             accept: ["all", "surest=0.2", "unsure=0.3"].map(String::from).to_vec(),
+            lengths: LengthRule::value_variants().to_vec(),
             candidates: 4,
             examples: 200,
             test_examples: None,
@@ -307,6 +342,8 @@ fn write(writing: &Writing) -> Checked {
         let fault = |message| Fault { key: format!("write.accept.{index}"), message };
         rule.parse::<Acceptance>().map_err(fault)?;
     }
+    ensure("write.lengths", !writing.lengths.is_empty(), || "should have a rule at least".to_owned())?;
+    distinct("write.lengths", &writing.lengths)?;
     count("write.candidates", writing.candidates, 1..=1_000)?;
     count("write.examples", writing.examples, 1..=check::MANY)?;
     count("write.test_examples", writing.test_examples.unwrap_or(1), 1..=check::MANY)

@@ -6,7 +6,7 @@ use lapidary_data::Algorithm;
 use lapidary_kernels::precision::Precision;
 use serde::{Deserialize, Serialize};
 
-use super::check::{self, Checked, count, distinct, ensure, filled, name, positive};
+use super::check::{self, Checked, count, distinct, ensure, filled, name, positive, share};
 use super::tasks::{self, Task, TextFinetune, Writing};
 use super::{RecipeError, read_checked};
 
@@ -121,6 +121,9 @@ pub struct Pretrain {
     pub weight_decay: f64,
     /// Longest gradient, in the 2-norm. Default: 1.
     pub clip: f64,
+    /// Share of the windows that repeat pieces of their own beginning, by which models learn early to copy. Default: 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub recall: f64,
     /// Steps between evaluations on windows of the training text, and between saved states. Default: 500.
     pub evaluate_every: usize,
     /// The trainings, `[[pretrain.variant]]`. Default: none.
@@ -173,6 +176,11 @@ impl ObjectiveName {
     }
 }
 
+/// Runs from before there was such a key stay what they are.
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
+}
+
 fn default_seed() -> u64 {
     1
 }
@@ -218,6 +226,7 @@ impl Default for Pretrain {
             warmup: 0.02,
             weight_decay: 0.1,
             clip: 1.0,
+            recall: 0.0,
             evaluate_every: 500,
             variants: Vec::new(),
         }
@@ -263,6 +272,7 @@ fn check(recipe: &TextRecipe) -> Checked {
 fn pretrain(pretrain: &Pretrain) -> Checked {
     let Pretrain { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every, .. } = *pretrain;
     check::Training { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every }.check("pretrain")?;
+    share("pretrain.recall", pretrain.recall)?;
     for (index, variant) in pretrain.variants.iter().enumerate() {
         let key = |field: &str| format!("pretrain.variant.{index}.{field}");
         name(&key("name"), &variant.name)?;

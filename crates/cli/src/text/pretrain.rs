@@ -74,7 +74,7 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
 
     let length = NonZeroUsize::new(config.positions).context("model.positions is 0")?;
     let rows = NonZeroUsize::new(settings.batch_size).context("pretrain.batch_size is 0")?;
-    let batches = WindowBatches::new(&store, length, rows, repairs, recipe.seed)?;
+    let batches = WindowBatches::new(&store, length, rows, repairs, recipe.seed)?.recalling(settings.recall);
     let options = TrainOptions {
         name: variant.name.clone(),
         schedule: Schedule::new(settings.learning_rate, settings.warmup, variant.steps as u64),

@@ -12,7 +12,7 @@ use lapidary_data::metric::text::{
     rows, words,
 };
 use lapidary_decode::parallel::{
-    Acceptance, ParallelOptions, Rerank, Rest, Schedule, Stop, Written, rerank, write_all,
+    Acceptance, Ending, ParallelOptions, Rerank, Rest, Schedule, Stop, Written, rerank, write_all,
 };
 use lapidary_decode::{KvCache, PackedDecoder, Positions, generate_all, most_likely};
 use lapidary_models::checkpoint::Checkpoint;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::TextRun;
 use super::finetune::TaskRun;
 use super::task::{Example, TaskData};
-use crate::recipe::FinetuneVariant;
+use crate::recipe::{FinetuneVariant, LengthRule};
 use crate::stage::Stage;
 
 /// How good texts are, by the tools of the field.
@@ -94,6 +94,8 @@ pub struct Setting {
     pub temperature: f32,
     /// As `lapidary generate --accept` has it.
     pub accept: String,
+    /// As `lapidary generate --length` has it.
+    pub length: LengthRule,
 }
 
 /// A setting and what it came to on the kept part.
@@ -117,9 +119,9 @@ pub struct Sample {
 pub struct Scored {
     /// The kept part token after token, if the model can.
     pub kept_greedy: Option<Scores>,
-    /// Rules and temperatures on the kept part, with the passes of the test.
+    /// Rules, lengths and temperatures on the kept part, with the passes of the test.
     pub tried: Vec<Tried>,
-    /// Of these the best by ROUGE-L.
+    /// Of these the best by ROUGE-L times BLEU-4: the one is good for texts that are too short, the other not.
     pub chosen: Option<Setting>,
     /// The chosen one with other numbers of passes, on the kept part.
     pub curve: Vec<Tried>,
@@ -177,14 +179,16 @@ pub fn scores(run: &TextRun, task: &TaskRun, model: &Stage, variant: &FinetuneVa
     }
     if repairs {
         for acceptance in writing.acceptances() {
-            for &temperature in &writing.temperatures {
-                let setting = Setting { passes: writing.test_passes, temperature, accept: acceptance.to_string() };
+            for (&length, &temperature) in
+                writing.lengths.iter().flat_map(|it| writing.temperatures.iter().map(move |t| (it, t)))
+            {
+                let accept = acceptance.to_string();
+                let setting = Setting { passes: writing.test_passes, temperature, accept, length };
                 done.tried.push(writer.try_out(setting, kept)?);
             }
         }
-        let better = |a: usize, b: usize| {
-            if done.tried[b].scores.rouge_l > done.tried[a].scores.rouge_l { b } else { a }
-        };
+        let both = |tried: &Tried| tried.scores.rouge_l * tried.scores.bleu;
+        let better = |a: usize, b: usize| if both(&done.tried[b]) > both(&done.tried[a]) { b } else { a };
         let best = (0..done.tried.len()).reduce(better).unwrap_or(0);
         let chosen = done.tried[best].setting.clone();
         for &passes in &writing.passes {
@@ -289,6 +293,7 @@ impl Writer<'_> {
             schedule: Schedule::constant(setting.passes, setting.temperature),
             acceptance,
             rest: Rest::Keep,
+            length: setting.length.of(Ending { end: self.data.end, padding: self.data.layout.pad }),
             stop: Stop::Stable,
             seed: 0,
         };
@@ -323,8 +328,8 @@ impl Writer<'_> {
     }
 
     fn try_out(&self, setting: Setting, examples: &[Example]) -> anyhow::Result<Tried> {
-        let Setting { passes, temperature, accept } = &setting;
-        let what = format!("kept part, {passes} passes, temperature {temperature}, {accept}");
+        let Setting { passes, temperature, accept, length } = &setting;
+        let what = format!("kept part, {passes} passes, temperature {temperature}, {accept}, length {length}");
         let scores = self.scores(examples, &self.canvases(examples, &setting, 1, Rerank::Own, &what)?)?;
         tracing::info!("{}: {what}: ROUGE-L {:.2}, BLEU {:.2}", self.name, scores.rouge_l, scores.bleu);
         Ok(Tried { setting, scores })

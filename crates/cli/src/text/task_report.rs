@@ -6,7 +6,7 @@ use lapidary_eval::result::{Metrics, ResultError};
 
 use super::scores::{Scores, Setting, Tried, Way};
 use super::{Finetuned, Scored, TaskOutcome};
-use crate::recipe::{FinetuneVariant, ObjectiveName};
+use crate::recipe::{FinetuneVariant, LengthRule, ObjectiveName};
 
 /// The part of a name in a result's keys.
 pub fn key(name: &str) -> String {
@@ -104,10 +104,10 @@ impl TaskOutcome {
     /// What was chosen and left out, for the notes of a result.
     pub fn notes(&self) -> Vec<String> {
         let chosen = self.models.iter().filter_map(|(variant, _, scored)| {
-            let Setting { passes, temperature, accept } = scored.chosen.as_ref()?;
+            let Setting { passes, temperature, accept, length } = scored.chosen.as_ref()?;
             Some(format!(
                 "{}: canvases of {} are written in {passes} passes at most at temperature {temperature}, \
-                 acceptance {accept}, the best by ROUGE-L on sources kept from training.",
+                 acceptance {accept}, length {length}, the best by ROUGE-L times BLEU-4 on sources kept from training.",
                 self.name, variant.name
             ))
         });
@@ -201,12 +201,23 @@ impl TaskOutcome {
             if let Some((name, scores)) = twin {
                 chart = chart.reference(format!("{name}, token after token"), scores.rouge_l);
             }
-            let mut rules: Vec<&str> = scored.tried.iter().map(|tried| tried.setting.accept.as_str()).collect();
-            rules.dedup();
-            for rule in rules {
-                let of_rule = scored.tried.iter().filter(|tried| tried.setting.accept == rule);
+            // What was chosen, and what differs from it in one of the two; all others would be too many lines to read.
+            let near = |setting: &Setting| {
+                let chosen = scored.chosen.as_ref();
+                chosen.is_none_or(|it| it.accept == setting.accept || it.length == setting.length)
+            };
+            let mut rules: Vec<(&str, LengthRule)> = Vec::new();
+            for Tried { setting, .. } in scored.tried.iter().filter(|tried| near(&tried.setting)) {
+                let rule = (setting.accept.as_str(), setting.length);
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+            for (accept, length) in rules {
+                let is_of_rule = |setting: &Setting| setting.accept == accept && setting.length == length;
+                let of_rule = scored.tried.iter().filter(|tried| is_of_rule(&tried.setting));
                 let points = of_rule.map(|tried| (f64::from(tried.setting.temperature), tried.scores.rouge_l));
-                chart = chart.series(Series::new(rule, points));
+                chart = chart.series(Series::new(format!("{accept}, length {length}"), points));
             }
             charts.push(chart.into());
         }

@@ -11,11 +11,13 @@ use crate::atomic;
 use crate::result::RunResult;
 
 pub mod chart;
+mod curvature;
 mod html;
 pub mod number;
 pub mod qbert;
 pub mod readme;
 pub mod table;
+mod text;
 
 pub use chart::{
     Axis, Bar, BarChart, Chart, LineChart, Point, Reference, ScatterChart, ScatterSeries, Series, SurfaceChart,

@@ -3,9 +3,8 @@
 //! `<!-- results:NAME -->` … `<!-- /results -->` holds the table of `results/NAME.json`. What stands between the
 //! markers is replaced; everything else stays as it is, to the byte.
 
-use super::number;
-use super::qbert;
 use super::table::{Cell, Column, Table, escape_markdown};
+use super::{curvature, number, qbert, text};
 use crate::result::RunResult;
 
 const OPENING: &str = "<!-- results:";
@@ -40,7 +39,7 @@ pub fn fill(readme: &str, results: &[RunResult]) -> Result<String, ReadmeError> 
     Ok(filled)
 }
 
-/// One result's table and, below it, where it came from.
+/// One result's tables and, below it, where it came from.
 fn block(run: &RunResult) -> String {
     let seeds = match qbert::seeds(&run.metrics) {
         Some(1) | None => format!("Seed {}", run.seed),
@@ -57,7 +56,8 @@ fn block(run: &RunResult) -> String {
         run.date.get(..10).unwrap_or(&run.date),
         run.name,
     );
-    let mut text = table(run).to_markdown();
+    let tables: Vec<String> = tables(run).iter().map(Table::to_markdown).collect();
+    let mut text = tables.join("\n");
     text.push_str(&format!("\n{}\n", escape_markdown(&origin)));
     for note in &run.notes {
         text.push_str(&format!("\n- {}", escape_markdown(note)));
@@ -68,18 +68,22 @@ fn block(run: &RunResult) -> String {
     text
 }
 
-/// The table that fits a result: Q-BERT's for a quantization, the peers for a bench, passages for that of writing, all
-/// metrics for anything else.
-pub fn table(run: &RunResult) -> Table {
-    if run.name.starts_with("qbert-") {
+/// The tables that fit a result: Q-BERT's for a quantization, the peers for a bench, passages for that of writing, models
+/// and tasks for text, all metrics for anything else.
+pub fn tables(run: &RunResult) -> Vec<Table> {
+    vec![if run.name.starts_with("qbert-") {
         qbert::table(run)
+    } else if run.name.starts_with("curvature-") {
+        curvature::table(run)
     } else if run.name == "bench-write" {
         passages(run)
+    } else if text::is_text(run) {
+        return text::tables(run);
     } else if !run.peers.is_empty() {
         peers(run)
     } else {
         metrics(run)
-    }
+    }]
 }
 
 /// What was timed against whom. Peer names are `work.variant.ratio_to_PEER` (time over time) or `….rate_to_PEER`.

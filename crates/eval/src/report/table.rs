@@ -102,6 +102,10 @@ impl Table {
         self
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Leaves out the numeric columns in which no row has a value.
     pub fn without_empty_columns(mut self) -> Self {
         for index in (0..self.columns.len()).rev() {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
-use lapidary_decode::parallel::{Acceptance, ParallelOptions, Rest, Schedule, Stop, write};
+use lapidary_decode::parallel::{Acceptance, Length, ParallelOptions, Rest, Schedule, Stop, write};
 use lapidary_decode::{KvCache, PackedDecoder, Positions, generate, most_likely};
 use lapidary_eval::result::RunResult;
 use lapidary_kernels::precision::Precision;
@@ -159,6 +159,7 @@ impl Work for Passage {
                     schedule: Schedule::constant(PASSES, 0.0),
                     acceptance: Acceptance::All,
                     rest: Rest::Keep,
+                    length: Length::Written,
                     stop: Stop::Never,
                     seed: 0,
                 };
