@@ -221,7 +221,7 @@ fn table(answers: &Answers) -> Table {
         let row = |(number, value): (usize, &Value)| {
             let name = if number == 0 { end.to_owned() } else { format!("{end}, number {}", number + 1) };
             let name = if value.converged { name } else { format!("{name} (not settled)") };
-            vec![Cell::from(name), Cell::from(significant(value.value)), Cell::from(scientific(value.residual, 1))]
+            vec![Cell::from(name), Cell::from(significant(value.value)), Cell::from(significant(value.residual))]
         };
         values.iter().enumerate().map(row).collect()
     };
@@ -239,7 +239,7 @@ fn page(run: &Run, answers: &Answers, result: &RunResult, finding: &str, table: 
         .key_number(
             KeyNumber::new(significant(place.loss), "", "loss").note(format!("on {} {}", place.examples, place.noun)),
         )
-        .key_number(KeyNumber::new(scientific(place.gradient_norm, 1), "", "length of the gradient"));
+        .key_number(KeyNumber::new(significant(place.gradient_norm), "", "length of the gradient"));
     if let Some(largest) = answers.ends.largest.first() {
         report = report.key_number(KeyNumber::new(significant(largest.value), "", "largest eigenvalue"));
     }
@@ -286,7 +286,9 @@ fn page(run: &Run, answers: &Answers, result: &RunResult, finding: &str, table: 
     if let Some(layers) = &answers.layers {
         report = report.section(layers_section(layers, place));
     }
-    report.run(result.clone())
+    // The page has the finding under its title.
+    let notes = result.notes.iter().filter(|note| *note != finding).cloned().collect();
+    report.run(RunResult { notes, ..result.clone() })
 }
 
 /// Below this an eigenvalue counts as none.

@@ -4,7 +4,8 @@ use super::table::{Cell, Column, Table};
 use crate::result::RunResult;
 
 /// A row for each number: the loss and its gradient, both ends of the spectrum with their residuals, the trace with its
-/// standard error, and the sensitivity of each block with the deviation over its samples.
+/// standard error, and the sensitivity of each block with the deviation over its samples,
+/// if there were several.
 pub fn table(run: &RunResult) -> Table {
     let columns =
         [Column::text("Quantity"), Column::number("Value"), Column::number("± (residual, error or deviation)")];
@@ -29,7 +30,7 @@ pub fn table(run: &RunResult) -> Table {
     row("Trace".into(), get("trace"), get("trace.standard_error"));
     let blocks = run.metrics.iter().filter_map(|(name, value)| {
         let block = name.strip_prefix("curvature.omega.block")?;
-        Some((format!("Ω of block {block}"), value, get(&format!("std.block{block}"))))
+        Some((format!("Ω of block {block}"), value, get(&format!("std.block{block}")).filter(|it| *it > 0.0)))
     });
     blocks.for_each(|(name, value, deviation)| row(name, Some(value), deviation));
     table.without_empty_columns()

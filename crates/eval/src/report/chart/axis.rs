@@ -97,7 +97,11 @@ impl Scale {
     }
 
     fn linear(mut low: f64, mut high: f64, count: usize, ends: Ends) -> Self {
-        let step = round_step((high - low) / count.max(1) as f64);
+        let mut step = round_step((high - low) / count.max(1) as f64);
+        // Ends at the data may leave a round step a single tick, which says nothing of the scale.
+        while ends == Ends::Tight && (high / step).floor() - (low / step).ceil() < 2.0 {
+            step = round_step(0.4 * step);
+        }
         if ends == Ends::Round {
             (low, high) = ((low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step);
         }
@@ -277,6 +281,7 @@ mod tests {
         assert_eq!(labels(&axis, &[0.0, 2106.0], 5, Ends::Tight), ["0", "500", "1,000", "1,500", "2,000"]);
         assert_eq!(labels(&axis, &[0.0, 5e-5], 5, Ends::Round), ["0", "10⁻⁵", "2×10⁻⁵", "3×10⁻⁵", "4×10⁻⁵", "5×10⁻⁵"]);
         assert_eq!(labels(&axis, &[-0.3, 0.2], 3, Ends::Round), ["−0.4", "−0.2", "0.0", "0.2"]);
+        assert_eq!(labels(&axis, &[-0.09, 0.09], 2, Ends::Tight), ["−0.05", "0.00", "0.05"], "not zero alone");
         assert_eq!(axis.full_name(), "Accuracy (%)");
     }
 
