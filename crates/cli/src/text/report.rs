@@ -91,6 +91,7 @@ fn result(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<RunResult> {
             ("prompts", guessed.prompts as f64),
             ("equal_texts", guessed.equal as f64),
             ("draft", guessed.draft as f64),
+            ("canvas", guessed.canvas as f64),
             ("guesses_held", guessed.held),
             ("tokens_per_pass", guessed.tokens as f64 / guessed.passes as f64),
             ("times_as_fast", guessed.seconds_one_by_one / guessed.seconds),
