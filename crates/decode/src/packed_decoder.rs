@@ -31,6 +31,8 @@ pub struct PackedDecoder {
     /// Reads what the pass before said of a place, if the model does.
     pub(crate) estimate: Option<Dense>,
     pub(crate) heads: usize,
+    /// How many of the last heads have the keys of the tokens before.
+    pub(crate) shifted: usize,
     pub(crate) width: usize,
     precision: Precision,
 }
@@ -89,6 +91,7 @@ impl PackedDecoder {
             estimate: decoder.estimate.as_ref().map(|linear| Dense::new(&[linear], precision)).transpose()?,
             precision,
             heads: attention.map_or(1, |attention| attention.count()),
+            shifted: attention.map_or(0, |attention| attention.shifted()),
             width: tokens.width,
             tokens,
         })
@@ -146,8 +149,36 @@ impl PackedDecoder {
     }
 
     /// How the queries and keys of tokens are turned, if they are.
-    pub(crate) fn turns(&self, positions: &[u32]) -> Option<Turns> {
-        self.rotary.as_ref().map(|rotary| Turns::new(&rotary.frequencies, positions))
+    pub(crate) fn turns(&self, positions: &[u32]) -> Option<RowTurns> {
+        let frequencies = &self.rotary.as_ref()?.frequencies;
+        let behind: Vec<u32> =
+            positions.iter().take(if self.shifted == 0 { 0 } else { usize::MAX }).map(|it| it + 1).collect();
+        Some(RowTurns {
+            own: Turns::new(frequencies, positions),
+            behind: Turns::new(frequencies, &behind),
+            width: self.width,
+            shifted: self.shifted * (self.width / self.heads),
+        })
+    }
+}
+
+/// How rows of queries, keys and values are turned.
+pub(crate) struct RowTurns {
+    own: Turns,
+    /// Of the keys that belong to the positions behind.
+    behind: Turns,
+    width: usize,
+    /// Columns of those keys.
+    shifted: usize,
+}
+
+impl RowTurns {
+    /// Turns `rows [N, 3 D]` where they lie.
+    pub(crate) fn apply(&self, rows: &mut [f32]) {
+        let (stride, keys_end) = (3 * self.width, 2 * self.width);
+        let own_end = keys_end - self.shifted;
+        self.own.apply(rows, stride, 0..own_end);
+        self.behind.apply(rows, stride, own_end..keys_end);
     }
 }
 

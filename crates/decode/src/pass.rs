@@ -155,7 +155,7 @@ impl PackedDecoder {
             block.attention_norm.apply(&x, &mut normed);
             let mut rows = block.inputs.forward(&normed, None); // [N, 3 D]
             if let Some(turns) = &turns {
-                turns.apply(&mut rows, 3 * width, 2 * width);
+                turns.apply(&mut rows);
             }
             let (mut rows, mut rest) = (rows.as_slice(), mixed.as_mut_slice());
             let mut tasks = Vec::with_capacity(sequences.len());
@@ -191,14 +191,14 @@ impl PackedDecoder {
             let (rows, behind) = rest.split_at(part.tokens * 3 * width);
             let (mixed, out_behind) = std::mem::take(&mut out).split_at_mut(part.tokens * width);
             (rest, out) = (behind, out_behind);
-            remember(cache, rows, part.past, width);
+            remember(cache, rows, part.past, width, self.shifted);
             let queries: Vec<f32> = rows.chunks_exact(3 * width).flat_map(|row| &row[..width]).copied().collect();
             let new = NewTokens { queries: &queries, heads: self.heads, past: part.past };
             let options = CachedOptions { canvas: part.canvas.then_some(0), ..CachedOptions::default() };
             attention_cached(new, cache, &options, mixed);
         }
         if let [first, _, ..] = parts {
-            remember(cache, &rows[..first.tokens * 3 * width], first.past, width);
+            remember(cache, &rows[..first.tokens * 3 * width], first.past, width, self.shifted);
         }
     }
 
@@ -211,8 +211,8 @@ impl PackedDecoder {
 }
 
 /// Takes the keys and values of new tokens out of rows of queries, keys and values, each part `width` wide.
-fn remember(cache: &mut KeyValueCache, rows: &[f32], past: usize, width: usize) {
+fn remember(cache: &mut KeyValueCache, rows: &[f32], past: usize, width: usize, shifted: usize) {
     for (position, row) in (past..).zip(rows.chunks_exact(3 * width)) {
-        cache.put(position, &row[width..2 * width], &row[2 * width..]);
+        cache.put_shifting(position, &row[width..2 * width], &row[2 * width..], shifted);
     }
 }

@@ -71,7 +71,7 @@ impl<'a> Stepper<'a> {
                 },
             );
             if let Some(turns) = &turns {
-                turns.apply(&mut self.inputs, 3 * decoder.width, 2 * decoder.width);
+                turns.apply(&mut self.inputs);
             }
             let (queries, rest) = self.inputs.split_at(decoder.width);
             let (keys, values) = rest.split_at(decoder.width);
@@ -84,7 +84,10 @@ impl<'a> Stepper<'a> {
                 |range, heads| {
                     for (head, (cache, mixed)) in range.zip(heads) {
                         let part = head * head_width..(head + 1) * head_width;
-                        cache.put(past, &keys[part.clone()], &values[part]);
+                        match head < decoder.heads - decoder.shifted {
+                            true => cache.put(past, &keys[part.clone()], &values[part]),
+                            false => cache.put_shifted(past, &keys[part.clone()], &values[part]),
+                        }
                         let options = CachedOptions::default();
                         attention_cached_head(new, cache, &options, head, decoder.heads, mixed);
                     }

@@ -21,6 +21,7 @@ const CONFIG: DecoderConfig = DecoderConfig {
     heads: 3,
     feed_forward: 70,
     blocks: 2,
+    shifted_heads: 0,
     self_conditioning: false,
 };
 
@@ -28,10 +29,12 @@ fn decoder() -> Decoder {
     Decoder::new(&CONFIG, 7, &Device::flex())
 }
 
-/// Both ways to tell positions.
-fn decoders() -> [Decoder; 2] {
+/// Both ways to tell positions, with and without heads whose keys are those of the tokens before.
+fn decoders() -> [Decoder; 4] {
     let rotary = DecoderConfig { position_encoding: PositionEncoding::ROTARY, ..CONFIG };
-    [decoder(), Decoder::new(&rotary, 7, &Device::flex())]
+    let shifted = [DecoderConfig { shifted_heads: 2, ..CONFIG }, DecoderConfig { shifted_heads: 1, ..rotary.clone() }];
+    let [learned, turned] = shifted.map(|config| Decoder::new(&config, 7, &Device::flex()));
+    [decoder(), Decoder::new(&rotary, 7, &Device::flex()), learned, turned]
 }
 
 /// One that reads what the pass before said.

@@ -31,8 +31,8 @@ fn certain() -> Decoder {
 
 #[test]
 fn the_text_is_the_same() {
-    let [learned, rotary] = decoders();
-    for (decoder, precision) in [(learned, Precision::F32), (rotary, Precision::F32), (certain(), Precision::Bf16)] {
+    let decoders = decoders().map(|decoder| (decoder, Precision::F32));
+    for (decoder, precision) in decoders.into_iter().chain([(certain(), Precision::Bf16)]) {
         let packed = PackedDecoder::new(&decoder, precision).unwrap();
         for (draft, canvas) in [(0, 0), (1, 1), (3, 0), (3, 7), (9, 30)] {
             let options = SpeculativeOptions { draft, canvas, seed: 1 };

@@ -3,6 +3,7 @@
 //!
 //! Plane `i` holds the elements `i` and `i + head_width / 2`, as in Llama, Gemma and Hugging Face, not neighbours.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -92,18 +93,19 @@ impl Turns {
         Self { table, head_width }
     }
 
-    /// Turns the first `columns` of each row of `rows [tokens, stride]`, which are whole heads.
-    pub fn apply(&self, rows: &mut [f32], stride: usize, columns: usize) {
+    /// Turns these columns of each row of `rows [tokens, stride]`, which are whole heads.
+    pub fn apply(&self, rows: &mut [f32], stride: usize, columns: Range<usize>) {
         if self.table.is_empty() {
             return;
         }
         let tokens = self.table.len() / self.head_width;
         assert_eq!(rows.len(), tokens * stride, "a row for each token");
-        assert!(columns <= stride && columns.is_multiple_of(self.head_width), "whole heads of {}", self.head_width);
+        let is_whole = columns.end <= stride && columns.len().is_multiple_of(self.head_width);
+        assert!(is_whole, "whole heads of {}", self.head_width);
         for_each_chunk(rows, rows_per_chunk(stride) * stride, |start, rows| {
             let angles = self.table[start / stride * self.head_width..].chunks_exact(self.head_width);
             for (row, angles) in rows.chunks_exact_mut(stride).zip(angles) {
-                turn_heads(&mut row[..columns], angles);
+                turn_heads(&mut row[columns.clone()], angles);
             }
         });
     }

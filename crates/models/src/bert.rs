@@ -249,6 +249,7 @@ impl Bert {
         let trunk = TrunkConfig {
             width: config.width,
             heads: config.heads,
+            shifted_heads: 0,
             feed_forward: config.feed_forward,
             blocks: config.blocks,
             rotary: None,

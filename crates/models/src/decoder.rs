@@ -55,6 +55,8 @@ pub struct DecoderConfig {
     pub width: usize,
     /// `H`.
     pub heads: usize,
+    /// How many of them have the keys of the tokens before: see [`Attention::shifting`](crate::layer::Attention::shifting).
+    pub shifted_heads: usize,
     /// `F`.
     pub feed_forward: usize,
     /// Number of blocks.
@@ -95,6 +97,7 @@ impl DecoderConfig {
             position_encoding,
             width: size("hidden_size")?,
             heads: size("num_attention_heads")?,
+            shifted_heads: config.optional_usize("shifted_heads")?.unwrap_or(0),
             feed_forward: size("intermediate_size")?,
             blocks: size("num_hidden_layers")?,
             self_conditioning: config.optional_bool("self_conditioning")?.unwrap_or(false),
@@ -102,6 +105,10 @@ impl DecoderConfig {
         if !read.width.is_multiple_of(read.heads) {
             let reason = format!("{} heads do not divide a width of {}", read.heads, read.width);
             return Err(config.invalid("num_attention_heads", reason).into());
+        }
+        if read.shifted_heads > read.heads {
+            let reason = format!("is {}, of {} heads", read.shifted_heads, read.heads);
+            return Err(config.invalid("shifted_heads", reason).into());
         }
         if let Some(base) = position_encoding.base() {
             if !(base.is_finite() && base > 0.0) {
@@ -140,6 +147,7 @@ impl DecoderConfig {
             "max_position_embeddings": self.positions,
             "hidden_size": self.width,
             "num_attention_heads": self.heads,
+            "shifted_heads": self.shifted_heads,
             "intermediate_size": self.feed_forward,
             "num_hidden_layers": self.blocks,
             "position_embedding_type": "absolute",
@@ -181,6 +189,7 @@ impl Decoder {
         let trunk = TrunkConfig {
             width: config.width,
             heads: config.heads,
+            shifted_heads: config.shifted_heads,
             feed_forward: config.feed_forward,
             blocks: config.blocks,
             rotary: config.position_encoding.base(),

@@ -27,6 +27,8 @@ pub struct TrunkConfig {
     pub width: usize,
     /// `H`, a divisor of the width.
     pub heads: usize,
+    /// How many of the heads have the keys of the tokens before: see [`Attention::shifting`].
+    pub shifted_heads: usize,
     /// `F`.
     pub feed_forward: usize,
     /// Number of blocks.
@@ -65,7 +67,7 @@ pub struct Trunk {
 impl Block {
     fn new(config: &TrunkConfig, init: &mut Initializer) -> Self {
         Self {
-            attention: Attention::new(config.width, config.heads, config.rotary, init),
+            attention: Attention::new(config.width, config.heads, config.rotary, init).shifting(config.shifted_heads),
             attention_norm: LayerNorm::new(config.width, config.norm_eps, init),
             feed_forward: FeedForward::new(config.width, config.feed_forward, init),
             feed_forward_norm: LayerNorm::new(config.width, config.norm_eps, init),

@@ -134,6 +134,7 @@ impl Vilt {
         let trunk = TrunkConfig {
             width: config.width,
             heads: config.heads,
+            shifted_heads: 0,
             feed_forward: config.feed_forward,
             blocks: config.blocks,
             rotary: None,

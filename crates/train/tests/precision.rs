@@ -16,6 +16,7 @@ const CONFIG: DecoderConfig = DecoderConfig {
     heads: 4,
     feed_forward: 96,
     blocks: 2,
+    shifted_heads: 0,
     self_conditioning: false,
 };
 const ROWS: usize = 8;

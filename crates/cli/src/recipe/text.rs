@@ -86,6 +86,10 @@ pub struct DecoderSettings {
     pub width: usize,
     /// Divides the width. Default: 4.
     pub heads: usize,
+    /// How many of the heads look at a token by the key of the one before it, at most all: such heads learn early to find
+    /// what followed a token before, and so to copy. Default: 0.
+    #[serde(skip_serializing_if = "is_none")]
+    pub shifted_heads: usize,
     /// Default: 1024.
     pub feed_forward: usize,
     /// Default: 6.
@@ -177,6 +181,11 @@ impl ObjectiveName {
 }
 
 /// Runs from before there was such a key stay what they are.
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+/// The same.
 fn is_zero(share: &f64) -> bool {
     *share == 0.0
 }
@@ -210,6 +219,7 @@ impl Default for DecoderSettings {
             position_encoding: Encoding::Rotary,
             width: 256,
             heads: 4,
+            shifted_heads: 0,
             feed_forward: 1024,
             blocks: 6,
             self_conditioning: false,
@@ -262,6 +272,7 @@ fn check(recipe: &TextRecipe) -> Checked {
         model.position_encoding == Encoding::Learned || (model.width / model.heads).is_multiple_of(2),
         || format!("leaves heads of {}, and rotary positions want an even width", model.width / model.heads),
     )?;
+    count("model.shifted_heads", model.shifted_heads, 0..=model.heads)?;
     count("model.feed_forward", model.feed_forward, 1..=1_000_000)?;
     count("model.blocks", model.blocks, 1..=10_000)?;
     pretrain(&recipe.pretrain)?;

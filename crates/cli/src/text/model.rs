@@ -25,6 +25,7 @@ pub fn config(model: &DecoderSettings, vocabulary: usize) -> DecoderConfig {
         },
         width: model.width,
         heads: model.heads,
+        shifted_heads: model.shifted_heads,
         feed_forward: model.feed_forward,
         blocks: model.blocks,
         self_conditioning: model.self_conditioning,

@@ -61,11 +61,23 @@ impl KeyValueCache {
 
     /// Sets the token at `position`: `key` and `value` `[kv_heads * head_width]`.
     pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
+        self.put_shifting(position, key, value, 0);
+    }
+
+    /// The same, but that the keys of the last `shifted` heads are those of the position behind it, if there is room for
+    /// one.
+    pub fn put_shifting(&mut self, position: usize, key: &[f32], value: &[f32], shifted: usize) {
         let (heads, width) = (self.heads.len(), self.head_width);
         assert!(key.len() == heads * width && value.len() == key.len(), "{heads} heads of {width}");
         if width > 0 {
             let tokens = key.chunks_exact(width).zip(value.chunks_exact(width));
-            self.heads.iter_mut().zip(tokens).for_each(|(head, (key, value))| head.put(position, key, value));
+            let own = heads - shifted;
+            for (index, (head, (key, value))) in self.heads.iter_mut().zip(tokens).enumerate() {
+                match index < own {
+                    true => head.put(position, key, value),
+                    false => head.put_shifted(position, key, value),
+                }
+            }
         }
     }
 
@@ -78,13 +90,31 @@ impl KeyValueCache {
 impl HeadCache {
     /// Sets the token at `position`: `key` and `value` `[head_width]`.
     pub fn put(&mut self, position: usize, key: &[f32], value: &[f32]) {
+        self.put_key(position, key);
+        self.put_value(position, value);
+    }
+
+    /// The same, the key being that of the position behind it, if there is room for one.
+    pub fn put_shifted(&mut self, position: usize, key: &[f32], value: &[f32]) {
+        if position + 1 < self.capacity {
+            self.put_key(position + 1, key);
+        }
+        self.put_value(position, value);
+    }
+
+    fn put_key(&mut self, position: usize, key: &[f32]) {
         let width = self.width;
         assert!(position < self.capacity, "position {position} of {}", self.capacity);
-        assert!(key.len() == width && value.len() == width, "a head of {width}");
+        assert_eq!(key.len(), width, "a head of {width}");
         let panel = position / LANES * width * LANES;
         for (k, key) in key.iter().enumerate() {
             self.keys[panel + k * LANES + position % LANES] = *key;
         }
+    }
+
+    fn put_value(&mut self, position: usize, value: &[f32]) {
+        assert!(position < self.capacity, "position {position} of {}", self.capacity);
+        assert_eq!(value.len(), self.width, "a head of {}", self.width);
         for (panel, value) in value.chunks(LANES).enumerate() {
             let at = (panel * self.capacity + position) * LANES;
             self.values[at..at + value.len()].copy_from_slice(value);

@@ -237,7 +237,7 @@ fn attention_stays_inside() {
         let places: Vec<u32> = (0..(rows * length) as u32).collect();
         check("Turns", [&k], [keys], |[x], [y]| {
             y.copy_from_slice(x);
-            Turns::new(&frequencies, &places).apply(y, keys / places.len(), keys / places.len());
+            Turns::new(&frequencies, &places).apply(y, keys / places.len(), 0..keys / places.len());
         });
         check("rotate", [&k], [keys], |[x], [y]| rotate(x, &frequencies, &positions, y));
         check("rotate_backward", [&k], [keys], |[dy], [dx]| rotate_backward(dy, &frequencies, &positions, dx));

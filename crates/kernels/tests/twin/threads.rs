@@ -145,7 +145,7 @@ fn results() -> Vec<u32> {
     run(n * output, &|y| {
         y.copy_from_slice(&dy);
         let positions: Vec<u32> = (0..n as u32).collect();
-        Turns::new(&Rotary::new(1e4, 20).frequencies, &positions).apply(y, output, 200);
+        Turns::new(&Rotary::new(1e4, 20).frequencies, &positions).apply(y, output, 0..200);
     });
     let shape = Conv2dShape {
         batch: 9,

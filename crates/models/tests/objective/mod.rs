@@ -24,6 +24,7 @@ fn decoder_with(self_conditioning: bool) -> Decoder {
         heads: 3,
         feed_forward: 40,
         blocks: 2,
+        shifted_heads: 0,
         self_conditioning,
     };
     Decoder::new(&config, 1, &Device::flex())

@@ -3,6 +3,7 @@
 mod causal;
 mod dropout;
 mod initializer;
+mod shifted;
 
 use burn::tensor::{Device, Tensor};
 use lapidary_kernels::mask::Mask;
@@ -21,6 +22,7 @@ fn decoder(seed: u64, device: &Device) -> Decoder {
         heads: 3,
         feed_forward: 40,
         blocks: 3,
+        shifted_heads: 0,
         self_conditioning: false,
     };
     Decoder::new(&config, seed, device)

@@ -21,6 +21,7 @@ pub const DECODER: DecoderConfig = DecoderConfig {
     heads: 4,
     feed_forward: 1024,
     blocks: 6,
+    shifted_heads: 0,
     self_conditioning: false,
 };
 const ROWS: usize = 16;

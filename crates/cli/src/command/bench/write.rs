@@ -34,6 +34,7 @@ const fn config(width: usize, heads: usize, blocks: usize) -> DecoderConfig {
         heads,
         feed_forward: 4 * width,
         blocks,
+        shifted_heads: 0,
         self_conditioning: false,
     }
 }
