@@ -242,7 +242,7 @@ fn canvases(c: &mut Criterion) {
     bench(&mut group, "log_probabilities", [places], |[out]| log_probabilities(&logits, vocabulary, &tokens, out));
     let turns = Turns::new(&Rotary::new(1e4, 64).frequencies, &Vec::from_iter(0..places as u32));
     group.throughput(Throughput::Bytes((places * 2 * WIDTH * size_of::<f32>()) as u64));
-    bench(&mut group, "turns", [places * 3 * WIDTH], |[rows]| turns.apply(rows, 3 * WIDTH, 2 * WIDTH));
+    bench(&mut group, "turns", [places * 3 * WIDTH], |[rows]| turns.apply(rows, 3 * WIDTH, 0..2 * WIDTH));
     group.finish();
 }
 

@@ -8,8 +8,10 @@
 
 mod buffer;
 mod correlation;
+mod patches;
 mod weight;
 
+pub use patches::{patch_products, patch_sums};
 pub use weight::conv2d_backward_weight;
 
 use correlation::{Correlation, correlate};

@@ -17,6 +17,7 @@ mod layer_norm;
 mod linear;
 mod linear_cross_entropy;
 mod packed;
+mod patches;
 mod pool;
 mod reduce;
 mod rms_norm;
