@@ -19,9 +19,9 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ParamId};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use faer::Mat;
-use lapidary_kernels::conv2d::Conv2dShape;
+use lapidary_kernels::conv2d::{Conv2dShape, patch_products, patch_sums};
 use lapidary_kernels::cross_entropy::IGNORED;
 use lapidary_models::parameters;
 use lapidary_models::taps::{LayerInput, LayerUse, Taps};
@@ -79,8 +79,10 @@ pub fn kronecker_factors<M: Module, P: Problem<M>>(
     if matches!(middle, Middle::Sampled { draws: 0, .. }) {
         return Err(CurvatureError::Count("draws of a sampled Fisher matrix"));
     }
-    let layers = Layers::of(surface.in_the_middle()?);
-    let mut sums: HashMap<ParamId, Sums> = HashMap::new();
+    let mut sums = {
+        let (model, selection) = surface.in_the_middle()?;
+        FactorSums::new(model, selection, sharing)
+    };
     let mut place = 0;
     for part in 0..surface.problem().parts() {
         let targets = surface.problem().targets(part);
@@ -99,12 +101,7 @@ pub fn kronecker_factors<M: Module, P: Problem<M>>(
             let weights = TensorData::new(weights, shape).convert_dtype(dtype);
             let weights = Tensor::<2>::from_data(weights, (&device, dtype));
             let mut gradients = (logits * weights).sum().backward();
-            for used in taps.take(&mut gradients) {
-                if let Some(layer) = layers.0.get(&used.weight) {
-                    let sums = sums.entry(used.weight).or_default();
-                    sums.add(used, layer, &positions, sharing, backward == 0);
-                }
-            }
+            sums.add(taps.take(&mut gradients), &positions, backward == 0);
             backward += 1;
             if backward == all {
                 break;
@@ -113,17 +110,49 @@ pub fn kronecker_factors<M: Module, P: Problem<M>>(
         surface.count(backward as f64 / surface.problem().parts() as f64);
         place += targets.len() as u64;
     }
-    let counted = surface.counted() as f64;
-    let mut found: Vec<(usize, LayerFactors)> = Vec::new();
-    for (id, sums) in sums {
-        let Some(layer) = layers.0.get(&id) else { continue };
-        found.push((layer.offset, sums.finish(layer, counted)?));
+    sums.finish(surface.counted() as f64)
+}
+
+/// Factors of a model's layers, as they are added up over what [`Taps`] have written down.
+pub struct FactorSums {
+    layers: Layers,
+    sums: HashMap<ParamId, Sums>,
+    sharing: Sharing,
+}
+
+impl FactorSums {
+    /// Of every layer whose weight is selected as a whole.
+    pub fn new<M: Module>(model: &M, selection: &Selection, sharing: Sharing) -> Self {
+        Self { layers: Layers::of((model, selection)), sums: HashMap::new(), sharing }
     }
-    if found.is_empty() {
-        return Err(CurvatureError::NoLayer);
+
+    /// Adds the uses of layers by one backward pass over examples; their inputs only with the `first` over the same
+    /// ones.
+    pub fn add(&mut self, uses: Vec<LayerUse>, positions: &Positions, first: bool) {
+        for used in uses {
+            if let Some(layer) = self.layers.0.get(&used.weight) {
+                self.sums.entry(used.weight).or_default().add(used, layer, positions, self.sharing, first);
+            }
+        }
     }
-    found.sort_by_key(|(offset, _)| *offset);
-    Ok(found.into_iter().map(|(_, factors)| factors).collect())
+
+    /// The factors, in the order of the model's fields; `counted` targets have been summed over. If the gradients were
+    /// those of a mean over `n` targets, and not of the sum, that is `1 / n`.
+    ///
+    /// # Errors
+    /// Nothing was added; NaN or infinity in a factor.
+    pub fn finish(self, counted: f64) -> Result<Vec<LayerFactors>, CurvatureError> {
+        let mut found: Vec<(usize, LayerFactors)> = Vec::new();
+        for (id, sums) in self.sums {
+            let Some(layer) = self.layers.0.get(&id) else { continue };
+            found.push((layer.offset, sums.finish(layer, counted)?));
+        }
+        if found.is_empty() {
+            return Err(CurvatureError::NoLayer);
+        }
+        found.sort_by_key(|(offset, _)| *offset);
+        Ok(found.into_iter().map(|(_, factors)| factors).collect())
+    }
 }
 
 /// What logits are multiplied with for backward pass number `backward`, row after row, and how many there are to make.
@@ -202,9 +231,12 @@ impl Layers {
 }
 
 /// Where the rows of a layer belong.
-struct Positions {
-    examples: usize,
-    lengths: Option<Vec<usize>>,
+#[derive(Clone, Debug)]
+pub struct Positions {
+    /// Of the pass.
+    pub examples: usize,
+    /// Positions of each that are no padding; `None`: all.
+    pub lengths: Option<Vec<usize>>,
 }
 
 impl Positions {
@@ -252,6 +284,13 @@ impl Sums {
                 return;
             }
             LayerInput::Rows(x) => x,
+            LayerInput::Pictures(x, shape) if sharing == Sharing::Expand && x.dtype() == DType::F32 => {
+                add_square(&mut self.gradients, gradient);
+                if first {
+                    self.see(x, shape, rows as f64);
+                }
+                return;
+            }
             LayerInput::Pictures(x, shape) => patches(x, &shape),
         };
         let examples = positions.examples;
@@ -303,6 +342,21 @@ impl Sums {
             *count += more;
             add_elements(sum, a.clone().sum_dim(0));
             add_square(squares, a);
+        }
+    }
+
+    /// Pictures whose patches need not be written out.
+    fn see(&mut self, x: Tensor<2>, shape: Conv2dShape, more: f64) {
+        let depth = shape.depth();
+        let fresh = || InputSums::Rows { squares: vec![0.0; depth * depth], sum: vec![0.0; depth], count: 0.0 };
+        if let InputSums::Rows { squares, sum, count } = self.input.get_or_insert_with(fresh) {
+            let x: Vec<f32> = x.into_data().iter::<f32>().collect();
+            let (mut of_call, mut sums) = (vec![0.0; depth * depth], vec![0.0; depth]);
+            patch_products(&x, shape, &mut of_call);
+            patch_sums(&x, shape, &mut sums);
+            *count += more;
+            squares.iter_mut().zip(of_call).for_each(|(square, more)| *square += f64::from(more));
+            sum.iter_mut().zip(sums).for_each(|(sum, more)| *sum += f64::from(more));
         }
     }
 

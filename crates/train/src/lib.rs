@@ -18,7 +18,7 @@ pub use error::TrainError;
 pub use events::EventWriter;
 pub use interrupt::Interrupt;
 pub use log::{MetricsLog, MetricsRow};
-pub use optimizer::{AdamWOptimizer, AdamWOptions, SgdOptimizer, SgdOptions};
+pub use optimizer::{AdamWOptimizer, AdamWOptions, KfacOptimizer, KfacOptions, SgdOptimizer, SgdOptions};
 pub use pairs::{CanvasLayout, PairBatches, TextPair};
 pub use progress::Progress;
 pub use schedule::Schedule;

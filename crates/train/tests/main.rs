@@ -1,5 +1,6 @@
 //! Integration tests of training, in one binary.
 
+mod kfac;
 mod logs;
 mod optimizer;
 mod precision;
