@@ -1,5 +1,7 @@
-//! K-FAC against its definition with dense matrices.
+//! K-FAC against its definition with dense matrices, and against kfac-jax's: `oracles/kfac.py`.
 
+use burn::module::Module;
+use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 use faer::Mat;
 use faer::linalg::solvers::Solve;
@@ -14,6 +16,7 @@ use lapidary_models::taps::Taps;
 use lapidary_models::{Pass, bert::Bert};
 use lapidary_train::optimizer::{Block, Raised};
 use lapidary_train::{BatchSource, KfacOptimizer, KfacOptions, SgdOptions};
+use serde::Deserialize;
 
 use crate::task;
 
@@ -290,4 +293,110 @@ fn a_network_is_learned_in_fewer_steps() {
     let by_factors = trained(true, 0.03);
     let best = by_gradient.into_iter().fold(f64::INFINITY, f64::min);
     assert!(by_factors < best, "{by_factors} for {by_gradient:?}");
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    sizes: [usize; 3],
+    options: GoldenOptions,
+    initial: Vec<GoldenLayer>,
+    steps: Vec<GoldenStep>,
+}
+
+#[derive(Deserialize)]
+struct GoldenOptions {
+    rate: f64,
+    momentum: f64,
+    damping: f64,
+    decay: f64,
+    norm_constraint: f64,
+}
+
+#[derive(Deserialize)]
+struct GoldenLayer {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct GoldenStep {
+    x: Vec<f32>,
+    labels: Vec<usize>,
+    loss: f64,
+    layers: Vec<GoldenLayer>,
+}
+
+/// Two layers with a tanh between.
+#[derive(Module, Debug)]
+struct Network {
+    first: Linear,
+    second: Linear,
+}
+
+impl Network {
+    /// Every parameter with its path, as the file has them.
+    fn golden<'a>(layers: &'a [GoldenLayer], path: &str) -> &'a [f32] {
+        let layer = &layers[usize::from(path.starts_with("second"))];
+        if path.ends_with("weight") { &layer.weight } else { &layer.bias }
+    }
+}
+
+#[test]
+fn steps_are_those_of_kfac_jax() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/kfac.json")).unwrap();
+    let ([inputs, hidden, classes], device) = (golden.sizes, Device::flex().autodiff());
+    let init = &mut Initializer::new(1, 0.5, &device);
+    let network =
+        Network { first: Linear::new(inputs, hidden, true, init), second: Linear::new(hidden, classes, true, init) };
+    let mut network = parameters::map(network, &mut |parameter| {
+        let numbers = Network::golden(&golden.initial, parameter.path).to_vec();
+        let length = numbers.len();
+        Tensor::from_data(TensorData::new(numbers, [length]), &parameter.value.device())
+    });
+    let GoldenOptions { rate, momentum, damping, decay, norm_constraint } = golden.options;
+    let mut optimizer = KfacOptimizer::new(KfacOptions {
+        damping,
+        decay,
+        factors_every: 1,
+        inverses_every: 1,
+        norm_constraint: Some(norm_constraint),
+        sgd: SgdOptions { momentum, ..PLAIN },
+    });
+    for step in &golden.steps {
+        let rows = step.labels.len();
+        let x = Tensor::<2>::from_data(TensorData::new(step.x.clone(), [rows, inputs]), &device);
+        let mut targets = vec![0.0f32; rows * classes];
+        step.labels.iter().enumerate().for_each(|(row, label)| targets[row * classes + label] = 1.0);
+        let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows, classes]), &device);
+        let logits = |pass: &Pass| network.second.forward(network.first.forward(x.clone(), pass).tanh(), pass);
+        let selection = Selection::of(&network, |_| true).unwrap();
+        let mut sums = FactorSums::new(&network, &selection, Sharing::Expand);
+        // A column of the root of each row's `diag(p) - p pᵀ` a pass: together the Fisher matrix, nothing sampled.
+        for class in 0..classes {
+            let taps = Taps::default();
+            let logits = logits(&Pass::evaluation().with_taps(taps.clone()));
+            let p: Vec<f32> = softmax(logits.clone().inner(), 1).into_data().iter::<f32>().collect();
+            let column = |(i, p_i): (usize, &f32)| {
+                let root = p[i / classes * classes + class].sqrt();
+                root * (f32::from(u8::from(i % classes == class)) - p_i)
+            };
+            let weights: Vec<f32> = p.iter().enumerate().map(column).collect();
+            let weights = Tensor::<2>::from_data(TensorData::new(weights, [rows, classes]), &device);
+            let uses = taps.take(&mut (logits * weights).sum().backward());
+            sums.add(uses, &Positions { examples: rows, lengths: None }, class == 0);
+        }
+        optimizer.observe(sums.finish(rows as f64).unwrap()).unwrap();
+        let logits = logits(&Pass::evaluation());
+        let loss = (log_softmax(logits, 1) * targets).sum().neg() / rows as f32;
+        let found = f64::from(loss.clone().into_scalar::<f32>());
+        assert!((found - step.loss).abs() < 1e-4 * step.loss, "a loss of {found} for {}", step.loss);
+        let gradients = parameters::gradients(&network, loss.backward());
+        network = optimizer.step(network, gradients, rate, 1.0).unwrap().0;
+        parameters::visit(&network, &mut |parameter| {
+            let expected = Network::golden(&step.layers, parameter.path);
+            for (found, expected) in parameters::elements(parameter.value).iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-4 * expected.abs().max(1.0), "{found} for {expected}");
+            }
+        });
+    }
 }
