@@ -14,7 +14,7 @@ use lapidary_models::objective::{Classification, Objective};
 use lapidary_models::parameters::{self, GradientMap};
 use lapidary_models::taps::Taps;
 use lapidary_models::{Pass, bert::Bert};
-use lapidary_train::optimizer::{Block, Raised};
+use lapidary_train::optimizer::{Block, KfacForm, Raised};
 use lapidary_train::{BatchSource, KfacOptimizer, KfacOptions, SgdOptions};
 use serde::Deserialize;
 
@@ -300,7 +300,9 @@ struct Golden {
     sizes: [usize; 3],
     options: GoldenOptions,
     initial: Vec<GoldenLayer>,
-    steps: Vec<GoldenStep>,
+    batches: Vec<GoldenBatch>,
+    split: Vec<GoldenStep>,
+    eigen: Vec<GoldenStep>,
 }
 
 #[derive(Deserialize)]
@@ -319,9 +321,13 @@ struct GoldenLayer {
 }
 
 #[derive(Deserialize)]
-struct GoldenStep {
+struct GoldenBatch {
     x: Vec<f32>,
     labels: Vec<usize>,
+}
+
+#[derive(Deserialize)]
+struct GoldenStep {
     loss: f64,
     layers: Vec<GoldenLayer>,
 }
@@ -344,6 +350,11 @@ impl Network {
 #[test]
 fn steps_are_those_of_kfac_jax() {
     let golden: Golden = serde_json::from_str(include_str!("golden/kfac.json")).unwrap();
+    run(&golden, KfacForm::Split, &golden.split);
+    run(&golden, KfacForm::Eigen, &golden.eigen);
+}
+
+fn run(golden: &Golden, form: KfacForm, steps: &[GoldenStep]) {
     let ([inputs, hidden, classes], device) = (golden.sizes, Device::flex().autodiff());
     let init = &mut Initializer::new(1, 0.5, &device);
     let network =
@@ -356,17 +367,19 @@ fn steps_are_those_of_kfac_jax() {
     let GoldenOptions { rate, momentum, damping, decay, norm_constraint } = golden.options;
     let mut optimizer = KfacOptimizer::new(KfacOptions {
         damping,
+        form,
         decay,
         factors_every: 1,
         inverses_every: 1,
         norm_constraint: Some(norm_constraint),
         sgd: SgdOptions { momentum, ..PLAIN },
     });
-    for step in &golden.steps {
-        let rows = step.labels.len();
-        let x = Tensor::<2>::from_data(TensorData::new(step.x.clone(), [rows, inputs]), &device);
+    assert_eq!((steps.len(), golden.batches.len()), (4, 4));
+    for (step, batch) in steps.iter().zip(&golden.batches) {
+        let rows = batch.labels.len();
+        let x = Tensor::<2>::from_data(TensorData::new(batch.x.clone(), [rows, inputs]), &device);
         let mut targets = vec![0.0f32; rows * classes];
-        step.labels.iter().enumerate().for_each(|(row, label)| targets[row * classes + label] = 1.0);
+        batch.labels.iter().enumerate().for_each(|(row, label)| targets[row * classes + label] = 1.0);
         let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows, classes]), &device);
         let logits = |pass: &Pass| network.second.forward(network.first.forward(x.clone(), pass).tanh(), pass);
         let selection = Selection::of(&network, |_| true).unwrap();

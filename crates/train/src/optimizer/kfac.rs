@@ -3,7 +3,8 @@
 //!
 //! A layer's gradient `G [O, I]` becomes `(B + λ_B)⁻¹ G (A + λ_A)⁻¹`, with the layer's Kronecker factors `A` of its
 //! inputs and `B` of its outputs' gradients, averaged over the steps, and a damping `λ` that the two share so that each
-//! bears the same part of it: `λ_A = π √λ`, `λ_B = √λ / π`, `π² = (tr A / I) / (tr B / O)` (1503.05671, section 6.3).
+//! bears the same part of it: `λ_A = π √λ`, `λ_B = √λ / π`, `π² = (tr A / I) / (tr B / O)` (1503.05671, section 6.3). Or,
+//! by the eigenvectors of both, `(A ⊗ B + λ)⁻¹ G` as it is.
 //! What comes out is what [`SgdOptimizer`] takes for a gradient, with momentum and weight decay.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use burn::tensor::{Tensor, TensorData};
 use faer::linalg::solvers::DenseSolveCore;
 use faer::{Mat, Side};
 use lapidary_curvature::CurvatureError;
-use lapidary_curvature::kronecker::{InputFactor, LayerFactors};
+use lapidary_curvature::LinearOperator;
+use lapidary_curvature::kronecker::{DampedInverse, InputFactor, LayerFactors};
 use lapidary_kernels::linear::{linear, linear_backward_weight};
 use lapidary_kernels::precision::Precision;
 use lapidary_models::parameters::{self, GradientMap};
@@ -26,6 +28,8 @@ use super::{SgdOptimizer, SgdOptions};
 pub struct KfacOptions {
     /// `λ`: the larger, the more a step is one of plain gradient descent.
     pub damping: f64,
+    /// What the damping is added to.
+    pub form: KfacForm,
     /// Weight of an average over all factors before, against 1 of a new one. The averages have no bias at the start.
     pub decay: f64,
     /// Steps between two looks at the factors.
@@ -43,6 +47,7 @@ impl Default for KfacOptions {
     fn default() -> Self {
         Self {
             damping: 1e-3,
+            form: KfacForm::Split,
             decay: 0.95,
             factors_every: 10,
             inverses_every: 100,
@@ -50,6 +55,17 @@ impl Default for KfacOptions {
             sgd: SgdOptions::default(),
         }
     }
+}
+
+/// Where the damping goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KfacForm {
+    /// To each factor its part.
+    #[default]
+    Split,
+    /// To their product, which takes the factors' eigenvectors: some ten times the work of an inversion.
+    Eigen,
 }
 
 /// What a parameter's gradient goes through.
@@ -81,10 +97,13 @@ struct Layer {
     inverse: Option<Inverse>,
 }
 
-struct Inverse {
-    input: InputInverse,
-    /// `[O, O]`.
-    gradient: Vec<f32>,
+enum Inverse {
+    Split {
+        input: InputInverse,
+        /// `[O, O]`.
+        gradient: Vec<f32>,
+    },
+    Eigen(DampedInverse),
 }
 
 enum InputInverse {
@@ -159,10 +178,10 @@ impl KfacOptimizer {
         let mut raised = Vec::new();
         let is_due = self.steps.is_multiple_of(self.options.inverses_every.max(1));
         for layer in self.layers.values_mut().filter(|layer| is_due || layer.inverse.is_none()) {
-            raised.extend(layer.invert(self.options.damping)?);
+            raised.extend(layer.invert(self.options.damping, self.options.form)?);
         }
         self.steps += 1;
-        let (gradients, product) = self.preconditioned(&model, gradients);
+        let (gradients, product) = self.preconditioned(&model, gradients)?;
         // The scale multiplies both factors of the product.
         let length = rate * rate * scale * scale * product;
         let shorter = match self.options.norm_constraint {
@@ -173,15 +192,19 @@ impl KfacOptimizer {
     }
 
     /// Gradients as the blocks make them, and `Σ U·G` over all.
-    fn preconditioned<M: Module>(&self, model: &M, mut gradients: GradientMap) -> (GradientMap, f64) {
+    fn preconditioned<M: Module>(
+        &mut self,
+        model: &M,
+        mut gradients: GradientMap,
+    ) -> Result<(GradientMap, f64), CurvatureError> {
         let mut ids: BTreeMap<String, ParamId> = BTreeMap::new();
         parameters::visit(model, &mut |parameter| {
             ids.insert(parameter.path.to_owned(), parameter.id);
         });
         let mut done = GradientMap::new();
         let mut product = 0.0;
-        for (path, layer) in &self.layers {
-            let Some(inverse) = &layer.inverse else { continue };
+        for (path, layer) in &mut self.layers {
+            let Some(inverse) = &mut layer.inverse else { continue };
             let Some(&weight_id) = ids.get(path) else { continue };
             let bias_id = layer.factors.bias.as_ref().and_then(|bias| ids.get(bias)).copied();
             // A layer that took no part in the loss, in whole or in part, is left to the plain gradient.
@@ -193,7 +216,7 @@ impl KfacOptimizer {
             let device = weight.device();
             let of_weight = parameters::elements(weight);
             let of_bias = bias.map(parameters::elements);
-            let (new_weight, new_bias) = inverse.apply(&of_weight, of_bias.as_deref());
+            let (new_weight, new_bias) = inverse.apply(&of_weight, of_bias.as_deref())?;
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
             product += dot(&of_weight, &new_weight);
             let tensor = |data: Vec<f32>| {
@@ -210,7 +233,7 @@ impl KfacOptimizer {
             product += lapidary_ops::sum_of_squares(&gradient);
             done.insert(id, gradient);
         }
-        (done, product)
+        Ok((done, product))
     }
 }
 
@@ -247,14 +270,18 @@ impl Layer {
     }
 
     /// Inverts the averages, with ten times the damping where they cannot be with less, a few times over.
-    fn invert(&mut self, damping: f64) -> Result<Option<Raised>, CurvatureError> {
+    fn invert(&mut self, damping: f64, form: KfacForm) -> Result<Option<Raised>, CurvatureError> {
         if !(damping > 0.0 && damping.is_finite()) {
             return Err(CurvatureError::Damping(damping));
+        }
+        if form == KfacForm::Eigen {
+            self.inverse = Some(Inverse::Eigen(self.factors.inverse(damping)?));
+            return Ok(None);
         }
         const TRIES: i32 = 8;
         for tries in 0..TRIES {
             let damping = damping * 10f64.powi(tries);
-            if let Some(inverse) = self.inverse(damping) {
+            if let Some(inverse) = self.split_inverse(damping) {
                 self.inverse = Some(inverse);
                 let weight = self.factors.weight.clone();
                 return Ok((tries > 0).then_some(Raised { weight, damping }));
@@ -263,7 +290,7 @@ impl Layer {
         Err(CurvatureError::NonFiniteFactor(self.factors.weight.clone()))
     }
 
-    fn inverse(&self, damping: f64) -> Option<Inverse> {
+    fn split_inverse(&self, damping: f64) -> Option<Inverse> {
         let LayerFactors { input, gradient, .. } = &self.factors;
         let mean =
             |matrix: &Mat<f64>| (0..matrix.nrows()).map(|i| matrix[(i, i)]).sum::<f64>() / matrix.nrows().max(1) as f64;
@@ -281,7 +308,7 @@ impl Layer {
                 InputInverse::Diagonal(input.iter().map(|share| (share + for_input).recip() as f32).collect())
             }
         };
-        Some(Inverse { input, gradient: inverse(gradient, for_gradient)? })
+        Some(Inverse::Split { input, gradient: inverse(gradient, for_gradient)? })
     }
 }
 
@@ -296,13 +323,23 @@ fn inverse(matrix: &Mat<f64>, damping: f64) -> Option<Vec<f32>> {
 
 impl Inverse {
     /// `B⁻¹ G A⁻¹` of a layer's gradients, and its bias's part; of a table `A⁻¹ G B⁻¹`.
-    fn apply(&self, weight: &[f32], bias: Option<&[f32]>) -> (Vec<f32>, Option<Vec<f32>>) {
-        let outputs = self.gradient.len().isqrt();
-        match &self.input {
+    fn apply(&mut self, weight: &[f32], bias: Option<&[f32]>) -> Result<(Vec<f32>, Option<Vec<f32>>), CurvatureError> {
+        let (input, gradient) = match self {
+            Self::Split { input, gradient } => (input, gradient),
+            Self::Eigen(inverse) => {
+                let joined = [weight, bias.unwrap_or_default()].concat();
+                let mut product = vec![0.0; joined.len()];
+                inverse.apply(&joined, &mut product)?;
+                let of_bias = product.split_off(weight.len());
+                return Ok((product, bias.map(|_| of_bias)));
+            }
+        };
+        let outputs = gradient.len().isqrt();
+        Ok(match input {
             InputInverse::Diagonal(input) => {
                 let mut product = vec![0.0; weight.len()];
-                linear(weight, &self.gradient, None, None, input.len(), outputs, outputs, Precision::F32, &mut product);
-                for (row, share) in product.chunks_exact_mut(outputs.max(1)).zip(input) {
+                linear(weight, gradient, None, None, input.len(), outputs, outputs, Precision::F32, &mut product);
+                for (row, share) in product.chunks_exact_mut(outputs.max(1)).zip(&*input) {
                     row.iter_mut().for_each(|x| *x *= share);
                 }
                 (product, bias.map(<[f32]>::to_vec))
@@ -320,7 +357,7 @@ impl Inverse {
                 linear(&joined, input, None, None, outputs, all, all, Precision::F32, &mut half);
                 let mut product = vec![0.0; joined.len()];
                 // Both inverses are symmetric, so that a transpose is the matrix itself.
-                linear_backward_weight(&self.gradient, &half, outputs, all, outputs, Precision::F32, &mut product);
+                linear_backward_weight(gradient, &half, outputs, all, outputs, Precision::F32, &mut product);
                 match bias {
                     None => (product, None),
                     Some(_) => {
@@ -330,6 +367,6 @@ impl Inverse {
                     }
                 }
             }
-        }
+        })
     }
 }

@@ -5,5 +5,5 @@ mod kfac;
 mod sgd;
 
 pub use adamw::{AdamWOptimizer, AdamWOptions, accumulate, gradient_norm};
-pub use kfac::{Block, KfacOptimizer, KfacOptions, Raised};
+pub use kfac::{Block, KfacForm, KfacOptimizer, KfacOptions, Raised};
 pub use sgd::{SgdOptimizer, SgdOptions};
