@@ -103,7 +103,7 @@ enum Inverse {
         /// `[O, O]`.
         gradient: Vec<f32>,
     },
-    Eigen(DampedInverse),
+    Eigen(Box<DampedInverse>),
 }
 
 enum InputInverse {
@@ -275,7 +275,7 @@ impl Layer {
             return Err(CurvatureError::Damping(damping));
         }
         if form == KfacForm::Eigen {
-            self.inverse = Some(Inverse::Eigen(self.factors.inverse(damping)?));
+            self.inverse = Some(Inverse::Eigen(Box::new(self.factors.inverse(damping)?)));
             return Ok(None);
         }
         const TRIES: i32 = 8;
