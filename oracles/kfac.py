@@ -4,10 +4,10 @@ Made with jax 0.6.2, which the newest kfac-jax, 0.0.8, was written for, and nump
 
     pip install kfac-jax==0.0.8 && pip install jax==0.6.2 jaxlib==0.6.2 && python oracles/kfac.py
 
-Two linear layers with biases and a tanh between, softmax cross-entropy, mean over the batch; another batch a step. Factors
-of the exact Fisher matrix (`fisher_exact`), averaged with 0.95, inverted at every step; momentum and a norm constraint.
-The damping is split between the factors by pi, and in a second run added to their product (`use_exact_inverses`). The
-file has, numbers row by row:
+Two linear layers with biases and a tanh between, softmax cross-entropy, mean over the batch; another batch a step.
+Factors of the exact Fisher matrix (`fisher_exact`), averaged with 0.95, inverted at every step; momentum and a norm
+constraint. The damping is split between the factors by pi, and in a second run added to their product
+(`use_exact_inverses`). The file has, numbers row by row:
 
     sizes        inputs, hidden, classes
     options      rate, momentum, damping, decay, norm_constraint

@@ -2,7 +2,8 @@
 //!
 //! Every pass makes a [`Choice`] for each place of the canvas. What becomes of the choices is put together from small
 //! parts: the [`Schedule`] says how many passes there are and how warm each is, the [`Acceptance`] which places take
-//! their choice, the [`Rest`] what happens to the others, the [`Length`] where the text ends, and the [`Stop`] when it is enough.
+//! their choice, the [`Rest`] what happens to the others, the [`Length`] where the text ends, and the [`Stop`] when it
+//! is enough.
 
 mod acceptance;
 mod blocks;
