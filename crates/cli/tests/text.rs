@@ -37,6 +37,7 @@ steps = 12
 
 [[pretrain.variant]]
 name = "twin"
+from = "both"
 objective = "autoregressive"
 steps = 10
 "#;
@@ -232,6 +233,36 @@ fn models_are_fine_tuned_and_their_texts_compared() {
     assert_eq!(serde_json::from_str::<Value>(&again.stdout).expect("JSON")["metrics"], result["metrics"]);
 }
 
+const PUPIL: &str = r#"
+[[finetune.variant]]
+name = "pupil"
+from = "both"
+teacher = "twin"
+objective = "both"
+"#;
+
+#[test]
+fn a_model_learns_what_another_writes() {
+    let folder = folder_with_task();
+    let recipe = format!("{RECIPE}{TASK}").replace("\n[write]", &format!("{PUPIL}\n[write]"));
+    fs::write(folder.path().join("small.toml"), recipe).expect("written");
+    // Long enough that the twin's texts end.
+    let longer = ["--set", "task.echo.steps=150", "--set", "finetune.learning_rate=2e-2"];
+    let run = || in_folder(folder.path(), &[&["run", "small.toml", "--json"][..], &longer].concat());
+    let called = run();
+    assert_eq!(called.code, Some(0), "{}", called.stderr);
+    let result: Value = serde_json::from_str(&called.stdout).expect("JSON");
+    let metric = |name: &str| result["metrics"][name].as_f64().unwrap_or(f64::NAN);
+    let (pairs, unfinished) = (metric("echo.taught.pupil.train_pairs"), metric("echo.taught.pupil.unfinished"));
+    assert!((1.0..=20.0).contains(&pairs) && pairs + unfinished <= 29.0, "{pairs} and {unfinished}");
+    assert!(metric("echo.taught.canvas.train_pairs").is_nan(), "it has no teacher");
+    assert!((0.0..=100.0).contains(&metric("echo.test.pupil.parallel.rouge_l")));
+    assert!(called.stdout.contains("echo: pupil learned what twin writes for"), "{}", called.stdout);
+    let again = run();
+    assert!(again.stderr.contains("task/echo/twin/texts: done before"), "{}", again.stderr);
+    assert_eq!(serde_json::from_str::<Value>(&again.stdout).expect("JSON")["metrics"], result["metrics"]);
+}
+
 #[test]
 fn bad_tasks_are_told_in_one_line() {
     let folder = folder_with_task();
@@ -240,6 +271,10 @@ fn bad_tasks_are_told_in_one_line() {
         ("task.echo.canvas=30", "task.0.canvas: should be 2 to 21, is 30"),
         ("task.echo.form=verse", "unknown variant `verse`"),
         ("finetune.variant.twin.from=other", "finetune.variant.1.from: should be a pretrained variant, is \"other\""),
+        (
+            "finetune.variant.canvas.teacher=twin",
+            "finetune.variant.0.teacher: should be a variant before this one that writes token after token, is \"twin\"",
+        ),
         ("write.accept=[\"most\"]", "write.accept.0: give all, share="),
         ("write.test_passes=0", "write.test_passes: should be 1 to 10000, is 0"),
     ] {
@@ -287,6 +322,10 @@ fn bad_recipes_of_text_are_told_in_one_line() {
         ("model.depth=3", "unknown field `depth`"),
         ("tokenizer.vocabulary=20", "tokenizer.vocabulary: should be 260 to 1000000, is 20"),
         ("pretrain.variant.both.objective=guess", "unknown variant `guess`"),
+        (
+            "pretrain.variant.both.from=twin",
+            "pretrain.variant.0.from: should be a variant before this one, is \"twin\"",
+        ),
         ("pretrain.variant.twin.name=both", "pretrain.variant: has `both` twice"),
         ("data.files=[]", "data.files: should name a file or a folder at least"),
     ] {

@@ -24,6 +24,7 @@ use faer::Mat;
 use lapidary_kernels::conv2d::{Conv2dShape, patch_products, patch_sums};
 use lapidary_kernels::cross_entropy::IGNORED;
 use lapidary_models::parameters;
+pub use lapidary_models::taps::Positions;
 use lapidary_models::taps::{LayerInput, LayerUse, Taps};
 
 use crate::operator::LinearOperator;
@@ -230,26 +231,15 @@ impl Layers {
     }
 }
 
-/// Where the rows of a layer belong.
-#[derive(Clone, Debug)]
-pub struct Positions {
-    /// Of the pass.
-    pub examples: usize,
-    /// Positions of each that are no padding; `None`: all.
-    pub lengths: Option<Vec<usize>>,
-}
-
-impl Positions {
-    /// For a layer of so many rows, 1 where a row counts and 0 where it is padding. A layer that works once an example
-    /// has none.
-    fn real(&self, rows: usize) -> Vec<f64> {
-        let each = rows / self.examples.max(1);
-        let is_real = |row: usize| match &self.lengths {
-            Some(lengths) if each > 1 => lengths.get(row / each).is_none_or(|&length| row % each < length),
-            _ => true,
-        };
-        (0..rows).map(|row| f64::from(is_real(row))).collect()
-    }
+/// For a layer of so many rows, 1 where a row counts and 0 where it is padding. A layer that works once an example has
+/// none.
+fn real(positions: &Positions, rows: usize) -> Vec<f64> {
+    let each = rows / positions.examples.max(1);
+    let is_real = |row: usize| match &positions.lengths {
+        Some(lengths) if each > 1 => lengths.get(row / each).is_none_or(|&length| row % each < length),
+        _ => true,
+    };
+    (0..rows).map(|row| f64::from(is_real(row))).collect()
 }
 
 /// What has been added up for a layer.
@@ -272,7 +262,7 @@ impl Sums {
     fn add(&mut self, used: LayerUse, layer: &Layer, positions: &Positions, sharing: Sharing, first: bool) {
         let gradient = used.output_gradient;
         let rows = gradient.dims()[0];
-        let real = positions.real(rows);
+        let real = real(positions, rows);
         let a = match used.input {
             LayerInput::Ids(ids) => {
                 // A look-up is an example of its own either way: means of rows that are looked up have no diagonal
@@ -485,14 +475,11 @@ impl LayerFactors {
         }
     }
 
-    /// `(A ⊗ B + damping)⁻¹`, by the eigenvectors of both factors.
+    /// Eigenvalues and eigenvectors of both factors.
     ///
     /// # Errors
-    /// A damping that is not positive; a factor that cannot be diagonalized.
-    pub fn inverse(&self, damping: f64) -> Result<DampedInverse, CurvatureError> {
-        if !(damping > 0.0 && damping.is_finite()) {
-            return Err(CurvatureError::Damping(damping));
-        }
+    /// A factor that cannot be diagonalized.
+    pub fn eigen(&self) -> Result<FactorEigen, CurvatureError> {
         let eigen = |matrix: &Mat<f64>| {
             let Symmetric { values, vectors } = diagonalize(matrix.nrows(), |i, j| matrix[(i, j)])?;
             // What should be no less than 0 may be so by rounding.
@@ -503,17 +490,35 @@ impl LayerFactors {
             InputFactor::Full(input) => eigen(input)?,
             InputFactor::Diagonal(input) => (input.clone(), Mat::zeros(0, 0)),
         };
-        Ok(DampedInverse { factors: self.clone(), input, gradient: eigen(&self.gradient)?, damping })
+        Ok(FactorEigen { input, gradient: eigen(&self.gradient)? })
     }
+
+    /// `(A ⊗ B + damping)⁻¹`, by the eigenvectors of both factors.
+    ///
+    /// # Errors
+    /// A damping that is not positive; a factor that cannot be diagonalized.
+    pub fn inverse(&self, damping: f64) -> Result<DampedInverse, CurvatureError> {
+        if !(damping > 0.0 && damping.is_finite()) {
+            return Err(CurvatureError::Damping(damping));
+        }
+        Ok(DampedInverse { factors: self.clone(), eigen: self.eigen()?, damping })
+    }
+}
+
+/// A layer's factors by their eigenvalues, none below 0, and, in columns, eigenvectors.
+#[derive(Clone, Debug)]
+pub struct FactorEigen {
+    /// Of `A`; of a table, whose rows are their own, no vectors.
+    pub input: (Vec<f64>, Mat<f64>),
+    /// Of `B`.
+    pub gradient: (Vec<f64>, Mat<f64>),
 }
 
 /// See [`LayerFactors::inverse`].
 #[derive(Clone, Debug)]
 pub struct DampedInverse {
     factors: LayerFactors,
-    /// Eigenvalues and, in columns, vectors; none for a table.
-    input: (Vec<f64>, Mat<f64>),
-    gradient: (Vec<f64>, Mat<f64>),
+    eigen: FactorEigen,
     damping: f64,
 }
 
@@ -523,8 +528,7 @@ impl LinearOperator for DampedInverse {
     }
 
     fn apply(&mut self, v: &[f32], out: &mut [f32]) -> Result<(), CurvatureError> {
-        let (inputs, of_input) = &self.input;
-        let (gradients, of_gradient) = &self.gradient;
+        let FactorEigen { input: (inputs, of_input), gradient: (gradients, of_gradient) } = &self.eigen;
         let divided = |matrix: Mat<f64>, transposed: bool| {
             Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| {
                 let (gradient, input) = if transposed { (j, i) } else { (i, j) };

@@ -49,6 +49,7 @@ pub(crate) struct Avx512Pairs;
 impl Simd for Avx512Pairs {
     const FMA: bool = true;
     const TILE: usize = Avx512::TILE;
+    const SIDE: usize = Avx512::SIDE;
     type Lanes = <Avx512 as Simd>::Lanes;
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Which instruction set the kernels use: the best that the processor has, or the one that `LAPIDARY_ISA` names.
+//! Which instruction set the kernels use: the fastest that the processor has, or the one that `LAPIDARY_ISA` names.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -70,6 +70,22 @@ impl Isa {
         }
     }
 
+    /// Whether a processor that has the set gains by it. Intel's multiply pairs of bf16 half as fast as AVX-512 multiplies
+    /// single numbers, which makes the widened products faster (86 GFLOP/s in registers for 177, Sapphire Rapids); those
+    /// of AMD multiply them twice as fast.
+    #[cfg(target_arch = "x86_64")]
+    fn pays(self) -> bool {
+        use std::arch::x86_64::__cpuid;
+        let vendor = __cpuid(0);
+        let is_intel = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel";
+        self != Isa::Avx512Bf16 || !is_intel
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn pays(self) -> bool {
+        true
+    }
+
     #[cfg(target_arch = "aarch64")]
     fn is_available(self) -> bool {
         // Neon is part of the architecture's baseline.
@@ -104,7 +120,7 @@ pub fn selected() -> Result<Isa, IsaError> {
 
 fn select(name: Option<&str>) -> Result<Isa, IsaError> {
     match name {
-        None | Some("") => Ok(available().pop().unwrap_or(Isa::Portable)),
+        None | Some("") => Ok(available().into_iter().rfind(|set| set.pays()).unwrap_or(Isa::Portable)),
         Some(name) => {
             let set = ALL
                 .into_iter()
@@ -175,7 +191,8 @@ mod tests {
 
     #[test]
     fn names_and_errors() {
-        assert_eq!(select(None), Ok(*available().last().unwrap()));
+        assert_eq!(select(None), Ok(available().into_iter().rfind(|set| set.pays()).unwrap()));
+        assert!(Isa::Portable.pays() && Isa::Amx.pays());
         assert_eq!(select(Some("portable")), Ok(Isa::Portable));
         let error = select(Some("sse9")).unwrap_err().to_string();
         assert!(error.starts_with("LAPIDARY_ISA=sse9 is no instruction set: portable, neon, avx2,"), "{error}");

@@ -110,7 +110,7 @@ pub(crate) fn product<S: Simd>(
             let a = Left { data: &a.data[start * a.row..], ..a };
             let c = &mut c[start * stride + column..];
             for_height!(end - start, S::TILE, HEIGHT => {
-                for (row, sum) in tile_sums::<S, HEIGHT>(a, panel).into_iter().enumerate() {
+                for (row, [sum]) in tile_sums::<S, HEIGHT, 1>(a, [panel]).into_iter().enumerate() {
                     let c = &mut c[row * stride..].as_chunks_mut::<LANES>().0[0];
                     let before = if accumulate { *c } else { [0.0; LANES] };
                     store::<S>(sum, scale, &before, c);
@@ -120,36 +120,47 @@ pub(crate) fn product<S: Simd>(
     }
 }
 
-/// The sums over `k` of `a(row, k) panel[k]` for `HEIGHT` rows, in the order of `k`.
+/// The sums over `k` of `a(row, k) panel[k]` for `HEIGHT` rows and each of the panels, which are of one depth, in the order
+/// of `k`.
 #[inline(always)]
-pub(crate) fn tile_sums<S: Simd, const HEIGHT: usize>(a: Left, panel: &[[f32; LANES]]) -> [S::Lanes; HEIGHT] {
+pub(crate) fn tile_sums<S: Simd, const HEIGHT: usize, const SIDE: usize>(
+    a: Left,
+    panels: [&[[f32; LANES]]; SIDE],
+) -> [[S::Lanes; SIDE]; HEIGHT] {
     // SAFETY, here and below: kernels are instantiated for a set by `dispatch`, where the processor has it.
-    let mut sums = [unsafe { S::splat(0.0) }; HEIGHT];
-    assert!(
-        panel.is_empty() || a.data.len() > (HEIGHT - 1) * a.row + (panel.len() - 1) * a.depth,
-        "a tile of the factor"
-    );
+    let mut sums = [[unsafe { S::splat(0.0) }; SIDE]; HEIGHT];
+    let depth = panels[0].len();
+    assert!(panels.iter().all(|panel| panel.len() == depth), "panels of one depth");
+    assert!(depth == 0 || a.data.len() > (HEIGHT - 1) * a.row + (depth - 1) * a.depth, "a tile of the factor");
     // Four steps a turn: the compiler does not unroll a loop of this size by itself.
-    let (quads, rest) = panel.as_chunks::<4>();
-    for (quad, b) in quads.iter().enumerate() {
-        for (k, b) in b.iter().enumerate() {
-            step::<S, HEIGHT>(a, 4 * quad + k, b, &mut sums);
+    let whole = depth / 4 * 4;
+    for quad in (0..whole).step_by(4) {
+        for k in quad..quad + 4 {
+            step::<S, HEIGHT, SIDE>(a, k, &panels, &mut sums);
         }
     }
-    for (k, b) in rest.iter().enumerate() {
-        step::<S, HEIGHT>(a, 4 * quads.len() + k, b, &mut sums);
+    for k in whole..depth {
+        step::<S, HEIGHT, SIDE>(a, k, &panels, &mut sums);
     }
     sums
 }
 
-/// Adds `a(row, k) b` to the sum of each row, `a` being asserted to have the element.
+/// Adds `a(row, k) panel[k]` to the sums of each row, `a` and the panels being asserted to have the elements.
 #[inline(always)]
-fn step<S: Simd, const HEIGHT: usize>(a: Left, k: usize, b: &[f32; LANES], sums: &mut [S::Lanes; HEIGHT]) {
-    let b = unsafe { S::load(b) };
-    for (row, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: row < HEIGHT and k is less than the depth, for which `tile_sums` asserts that the element is there.
-        let a = unsafe { *a.data.get_unchecked(row * a.row + k * a.depth) };
-        *sum = unsafe { S::mul_add(S::splat(a), b, *sum) };
+fn step<S: Simd, const HEIGHT: usize, const SIDE: usize>(
+    a: Left,
+    k: usize,
+    panels: &[&[[f32; LANES]]; SIDE],
+    sums: &mut [[S::Lanes; SIDE]; HEIGHT],
+) {
+    // SAFETY: row < HEIGHT and k is less than the depth, for which `tile_sums` asserts that the elements are there.
+    let b: [S::Lanes; SIDE] = std::array::from_fn(|side| unsafe { S::load(panels[side].get_unchecked(k)) });
+    for (row, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: as above.
+        let a = unsafe { S::splat(*a.data.get_unchecked(row * a.row + k * a.depth)) };
+        for (sum, b) in sums.iter_mut().zip(b) {
+            *sum = unsafe { S::mul_add(a, b, *sum) };
+        }
     }
 }
 

@@ -413,46 +413,68 @@ pub(crate) fn multiply_tiles<S: Simd, P: Simd, W: Words>(
     left: &mut [f32],
 ) {
     let rows = job.rows(tiles.clone(), S::TILE);
-    let depth = job.words.len();
-    let mut wide = [[0.0; LANES]; BLOCK];
-    let mut tile = [[0.0; LANES]; 12];
-    for block in parts(0..depth, job.block) {
+    for block in parts(0..job.words.len(), job.block) {
         let words = job.words.start + block.start..job.words.start + block.end;
         pack_left::<S, W>(job.a, rows.clone(), words.clone(), left);
-        for panel in panels.clone() {
-            let here = panel * depth + block.start..panel * depth + block.end;
-            // The next panel comes into the cache while this one is used.
-            let share = block.len().div_ceil(tiles.len());
-            let next: [*const u8; 2];
-            let right = match job.right {
-                Right::Words(right) => {
-                    let right = right.as_chunks::<LANES>().0;
-                    next = [0, share].map(|word| right.as_ptr().wrapping_add(here.start + depth + word).cast());
-                    &right[here]
-                }
-                Right::Halves(right) => {
-                    let right = right.as_chunks::<LANES>().0;
-                    next = [0, share].map(|word| right.as_ptr().wrapping_add(here.start + depth + word).cast());
-                    let wide = &mut wide[..block.len()];
-                    wide.iter_mut().zip(&right[here]).for_each(|(wide, b)| *wide = b.map(from_bf16));
-                    &*wide
-                }
-            };
-            let share = next[1] as usize - next[0] as usize;
-            for (i, here) in tiles.clone().enumerate() {
-                for at in (i * share..(i + 1) * share).step_by(size_of::<Line>()) {
-                    prefetch(next[0].wrapping_add(at));
-                }
-                let here = job.rows(here..here + 1, S::TILE);
-                job.prefetch(here.clone(), panel);
-                let left = Left { data: &left[(here.start - rows.start) * STRIDE..], row: STRIDE, depth: 1 };
-                for_height!(here.len(), S::TILE, HEIGHT => {
-                    let sums = tile_sums::<P, HEIGHT>(left, right);
-                    // SAFETY: kernels are instantiated for a set by `dispatch`, where the processor has it.
-                    sums.into_iter().zip(&mut tile).for_each(|(sum, row)| unsafe { P::store(sum, row) });
-                });
-                job.finish(&tile[..here.len()], here.start, panel, words.start == 0);
+        for panels in parts(panels.clone(), P::SIDE) {
+            match panels.len() {
+                2 => multiply_panels::<S, P, 2>(job, tiles.clone(), panels.start, block.clone(), left),
+                _ => multiply_panels::<S, P, 1>(job, tiles.clone(), panels.start, block.clone(), left),
             }
+        }
+    }
+}
+
+/// The packed rows of some tiles by `SIDE` panels, a block of the depth.
+#[inline(always)]
+fn multiply_panels<S: Simd, P: Simd, const SIDE: usize>(
+    job: &Job,
+    tiles: Range<usize>,
+    panel: usize,
+    block: Range<usize>,
+    left: &[f32],
+) {
+    let depth = job.words.len();
+    let first = job.rows(tiles.clone(), S::TILE).start;
+    // Only widened numbers need it, and filling it takes as long as a tile.
+    let mut wide;
+    let here = |side: usize| (panel + side) * depth + block.start..(panel + side) * depth + block.end;
+    // The panels, where the next ones begin, which come into the cache while these are used, and the bytes of a word.
+    let (right, next, size): ([&[[f32; LANES]]; SIDE], [*const u8; SIDE], usize) = match job.right {
+        Right::Words(right) => {
+            let right = right.as_chunks::<LANES>().0;
+            let next = |side: usize| right.as_ptr().wrapping_add(here(side).start + SIDE * depth).cast();
+            (std::array::from_fn(|side| &right[here(side)]), std::array::from_fn(next), size_of::<[f32; LANES]>())
+        }
+        Right::Halves(right) => {
+            let right = right.as_chunks::<LANES>().0;
+            let next = |side: usize| right.as_ptr().wrapping_add(here(side).start + SIDE * depth).cast();
+            wide = [[[0.0; LANES]; BLOCK]; SIDE];
+            for (side, wide) in wide.iter_mut().enumerate() {
+                wide.iter_mut().zip(&right[here(side)]).for_each(|(wide, b)| *wide = b.map(from_bf16));
+            }
+            (wide.each_ref().map(|wide| &wide[..block.len()]), std::array::from_fn(next), size_of::<[u16; LANES]>())
+        }
+    };
+    let share = block.len().div_ceil(tiles.len()) * size;
+    let mut tile = [[[0.0; LANES]; 12]; SIDE];
+    for (i, here) in tiles.enumerate() {
+        for at in (i * share..(i + 1) * share).step_by(size_of::<Line>()) {
+            next.iter().for_each(|next| prefetch(next.wrapping_add(at)));
+        }
+        let here = job.rows(here..here + 1, S::TILE);
+        (0..SIDE).for_each(|side| job.prefetch(here.clone(), panel + side));
+        let left = Left { data: &left[(here.start - first) * STRIDE..], row: STRIDE, depth: 1 };
+        for_height!(here.len(), S::TILE, HEIGHT => {
+            for (row, sums) in tile_sums::<P, HEIGHT, SIDE>(left, right).into_iter().enumerate() {
+                for (sum, tile) in sums.into_iter().zip(&mut tile) {
+                    // SAFETY: kernels are instantiated for a set by `dispatch`, where the processor has it.
+                    unsafe { P::store(sum, &mut tile[row]) }
+                }
+            }
+        });
+        for (side, tile) in tile.iter().enumerate() {
+            job.finish(&tile[..here.len()], here.start, panel + side, block.start + job.words.start == 0);
         }
     }
 }

@@ -19,6 +19,9 @@ pub(crate) trait Simd {
     /// Rows of a tile of a matrix product: as many as leave registers for the factors. Two multipliers of four cycles
     /// each want 8 sums or more under way.
     const TILE: usize;
+    /// Panels that a tile of a matrix product is wide, at most 2. Where the sums of two fit into the registers each number
+    /// of the left factor is read once for both: the multipliers then want less than a number a cycle of the memory.
+    const SIDE: usize = 1;
     type Lanes: Copy;
 
     unsafe fn splat(x: f32) -> Self::Lanes;
@@ -92,7 +95,7 @@ impl Simd for Portable {
 /// An instruction set whose registers of `$width` numbers make up the lanes.
 macro_rules! simd {
     ($(#[$attribute:meta])* $name:ident, $register:ident x $count:literal of $width:literal,
-     $tile:literal rows, $splat:ident, $load:ident, $store:ident, |$a:ident, $b:ident, $c:ident| $mul_add:expr
+     $tile:literal rows of $side:literal, $splat:ident, $load:ident, $store:ident, |$a:ident, $b:ident, $c:ident| $mul_add:expr
      $(, $widen:expr, $transpose:ident)?) => {
         $(#[$attribute])*
         pub(crate) struct $name;
@@ -105,6 +108,7 @@ macro_rules! simd {
         impl Simd for $name {
             const FMA: bool = true;
             const TILE: usize = $tile;
+            const SIDE: usize = $side;
             type Lanes = [$register; $count];
 
             #[inline(always)]
@@ -150,21 +154,21 @@ use std::arch::aarch64::*;
 
 simd!(
     #[cfg(target_arch = "x86_64")]
-    Avx512, __m512 x 1 of 16, 12 rows,
+    Avx512, __m512 x 1 of 16, 12 rows of 2,
     _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, |a, b, c| _mm512_fmadd_ps(a, b, c),
     |at: *const u16| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast())))),
     transpose_avx512
 );
 simd!(
     #[cfg(target_arch = "x86_64")]
-    Avx2, __m256 x 2 of 8, 6 rows,
+    Avx2, __m256 x 2 of 8, 6 rows of 1,
     _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, |a, b, c| _mm256_fmadd_ps(a, b, c),
     |at: *const u16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast())))),
     transpose_avx2
 );
 simd!(
     #[cfg(target_arch = "aarch64")]
-    Neon, float32x4_t x 4 of 4, 6 rows, vdupq_n_f32, vld1q_f32, vst1q_f32, |a, b, c| vfmaq_f32(c, a, b)
+    Neon, float32x4_t x 4 of 4, 6 rows of 1, vdupq_n_f32, vld1q_f32, vst1q_f32, |a, b, c| vfmaq_f32(c, a, b)
 );
 
 /// [`Simd::transpose`]: each register takes the same four columns of two rows, four rows apart, so that a transposition

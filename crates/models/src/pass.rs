@@ -36,6 +36,11 @@ impl Pass {
         Self { batch_statistics: true, ..Self::default() }
     }
 
+    /// The same, of which norms remember nothing.
+    pub fn forgetting(self) -> Self {
+        Self { remembers: false, ..self }
+    }
+
     /// The same with matrix products, forward and backward, in another precision than f32.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }

@@ -30,6 +30,15 @@ pub enum LayerInput {
     Ids(Arc<[u32]>),
 }
 
+/// Where the rows of a layer belong.
+#[derive(Clone, Debug)]
+pub struct Positions {
+    /// Of the pass.
+    pub examples: usize,
+    /// Positions of each that are no padding; `None`: all.
+    pub lengths: Option<Vec<usize>>,
+}
+
 /// One use of a layer by a pass; a layer whose weight is shared has several.
 #[derive(Debug)]
 pub struct LayerUse {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lapidary_curvature::CurvatureError;
 use lapidary_data::store::StoreError;
 use lapidary_models::ModelError;
 use lapidary_models::checkpoint::CheckpointError;
@@ -49,6 +50,26 @@ pub enum TrainError {
         /// What does not fit.
         reason: String,
     },
+    /// The factors of K-FAC.
+    #[error(transparent)]
+    Curvature(#[from] CurvatureError),
+    /// Matrices that K-FAC has no factors of.
+    #[error(
+        "K-FAC has no factors of {paths}: their layers do not write down what they read; strict = false leaves them to \
+         the plain gradient"
+    )]
+    WithoutFactors {
+        /// Their paths.
+        paths: String,
+    },
+    /// The noise of the gradient is to be measured on one micro-batch a step.
+    #[error(
+        "the noise scale is measured between micro-batches: make a step of two or more, which accumulate says how many"
+    )]
+    NoiseScale,
+    /// The factors are to be those of drawn targets, and there is nothing to draw.
+    #[error("this objective has no targets to draw: take the estimate empirical or two_batch for K-FAC's factors")]
+    NotSampled,
     /// The look at the validation part failed.
     #[error("validation failed")]
     Validation(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -5,8 +5,10 @@ mod error;
 mod events;
 mod interrupt;
 mod log;
+pub mod noise_scale;
 pub mod optimizer;
 mod pairs;
+mod pictures;
 mod progress;
 pub mod schedule;
 mod state;
@@ -18,9 +20,13 @@ pub use error::TrainError;
 pub use events::EventWriter;
 pub use interrupt::Interrupt;
 pub use log::{MetricsLog, MetricsRow};
-pub use optimizer::{AdamWOptimizer, AdamWOptions, KfacOptimizer, KfacOptions, SgdOptimizer, SgdOptions};
+pub use noise_scale::NoiseScale;
+pub use optimizer::{
+    AdamWOptimizer, AdamWOptions, KfacOptimizer, KfacOptions, OptimizerOptions, SgdOptimizer, SgdOptions,
+};
 pub use pairs::{CanvasLayout, PairBatches, TextPair};
+pub use pictures::PictureBatches;
 pub use progress::Progress;
-pub use schedule::Schedule;
+pub use schedule::{Decay, Schedule};
 pub use trainer::{TrainOptions, Trained, train};
 pub use windows::WindowBatches;

@@ -26,6 +26,12 @@ pub struct MetricsRow {
     /// The metric on the validation part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<f64>,
+    /// Damping of K-FAC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damping: Option<f64>,
+    /// The noise scale of the gradient, in targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_scale: Option<f64>,
     /// Seconds of training up to here, over all resumptions.
     #[serde(default)]
     pub seconds: f64,

@@ -1,6 +1,5 @@
 //! The state of a training on disk: one file, written whole or not at all.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +7,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_models::checkpoint::{SafetensorsFile, TensorSource, atomic_write, write_safetensors};
 use lapidary_models::parameters;
-use lapidary_ops::AdamWState;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWOptimizer, TrainError};
+use crate::TrainError;
+use crate::noise_scale::NoiseScale;
+use crate::optimizer::{Entries, Header, Optimizer};
 
 const HEADER: &str = "training_state";
 
@@ -24,6 +24,9 @@ pub(crate) struct Position {
     pub best: Option<(f64, u64)>,
     /// Seconds of training so far.
     pub seconds: f64,
+    /// How noisy the gradient has been.
+    #[serde(default)]
+    pub noise: NoiseScale,
     /// What the run was told; a state of another run is refused.
     pub run: String,
 }
@@ -51,17 +54,13 @@ impl StateFolder {
     pub(crate) fn save<M: Module>(
         &self,
         model: &M,
-        optimizer: &AdamWOptimizer,
+        optimizer: &Optimizer,
         position: &Position,
     ) -> Result<(), TrainError> {
         let mut tensors = parameter_tensors(model);
-        for (path, moments) in &optimizer.state {
-            for (name, tensor) in [("first", &moments.first), ("second", &moments.second)] {
-                let data = parameters::elements(tensor.clone());
-                tensors.push(TensorSource::f32(format!("{name}.{path}"), vec![data.len()], data));
-            }
-        }
-        let header = serde_json::to_vec(&(position, optimizer.steps)).map_err(std::io::Error::from);
+        let (header, of_optimizer) = optimizer.save();
+        tensors.extend(of_optimizer);
+        let header = serde_json::to_vec(&(position, header)).map_err(std::io::Error::from);
         let header = header.map_err(|source| TrainError::Log { path: self.path.clone(), source })?;
         tensors.push(TensorSource::u8(HEADER, vec![header.len()], header));
         atomic_write(&self.state_path(position.step), |writer| write_safetensors(writer, tensors))?;
@@ -95,39 +94,29 @@ impl StateFolder {
     pub(crate) fn load<M: Module>(
         &self,
         model: M,
-        optimizer: &mut AdamWOptimizer,
+        optimizer: &mut Optimizer,
         run: &str,
     ) -> Result<(M, Option<Position>), TrainError> {
         let Some(&step) = self.states()?.last() else { return Ok((model, None)) };
         let path = self.state_path(step);
         let wrong = |reason: String| TrainError::State { path: path.clone(), reason };
         let file = SafetensorsFile::open(&path)?;
-        let (position, steps): (Position, u64) =
-            serde_json::from_slice(&file.bytes(HEADER)?).map_err(|error| wrong(error.to_string()))?;
+        let header = file.bytes(HEADER)?;
+        let (position, header): (Position, Header) =
+            serde_json::from_slice(&header).map_err(|error| wrong(error.to_string()))?;
         if position.run != run {
             return Err(wrong("it is the state of a run with other settings".into()));
         }
         let device = model.devices().pop().unwrap_or(Device::flex()).without_autodiff();
-        let mut moments = BTreeMap::new();
-        let mut expected = 1;
-        for (path, shape) in parameters::shapes(&model) {
-            expected += 1;
-            let elements = shape.iter().product::<usize>();
-            let names = [format!("first.{path}"), format!("second.{path}")];
-            if names.iter().all(|name| file.info(name).is_none()) {
-                continue; // Never had a gradient.
-            }
-            let [first, second] = names.map(|name| flat(&file, &name, elements, &device));
-            moments.insert(path, AdamWState { first: first?, second: second? });
-            expected += 2;
-        }
-        let found = file.header().tensors.len();
+        let shapes = parameters::shapes(&model);
+        let mut entries = Entries::new(&file);
+        optimizer.load(header, &mut entries, &shapes, &device).map_err(wrong)?;
+        // The header, the parameters and what the optimizer took.
+        let (found, expected) = (file.header().tensors.len(), 1 + shapes.len() + entries.taken());
         if found != expected {
             return Err(wrong(format!("it holds {found} tensors, this model and its optimizer have {expected}")));
         }
         let model = load_parameters(model, &file)?;
-        optimizer.steps = steps;
-        optimizer.state = moments;
         Ok((model, Some(position)))
     }
 

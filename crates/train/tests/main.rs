@@ -1,6 +1,7 @@
 //! Integration tests of training, in one binary.
 
 mod kfac;
+mod kfac_training;
 mod logs;
 mod optimizer;
 mod precision;

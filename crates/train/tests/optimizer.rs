@@ -6,9 +6,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_kernels::adamw::{AdamW, adamw_update};
 use lapidary_models::objective::Objective;
 use lapidary_models::parameters::GradientMap;
+use lapidary_models::taps::Positions;
 use lapidary_models::{ModelError, Pass};
 use lapidary_train::{
-    AdamWOptimizer, AdamWOptions, BatchSource, Interrupt, Schedule, TrainError, TrainOptions, Trained, train,
+    AdamWOptimizer, AdamWOptions, BatchSource, Decay, Interrupt, Schedule, TrainError, TrainOptions, Trained, train,
 };
 use serde::Deserialize;
 
@@ -122,6 +123,10 @@ impl Objective<Parameters> for Given {
     fn targets(&self, _: &Vec<Vec<f32>>) -> usize {
         1
     }
+
+    fn positions(&self, _: &Self::Batch) -> Positions {
+        Positions { examples: 1, lengths: None }
+    }
 }
 
 /// Trains on given gradients; `seen` gets the parameters after each step.
@@ -202,7 +207,7 @@ fn vectors_do_not_decay_and_parameters_without_gradient_stay() {
 #[test]
 fn rates_are_those_of_transformers() {
     for Rates { lr, warmup, total, values } in golden().schedule {
-        let schedule = Schedule { peak: lr, warmup, total };
+        let schedule = Schedule { peak: lr, warmup, total, decay: Decay::Linear };
         let rates: Vec<f64> = (0..=total).map(|step| schedule.rate(step)).collect();
         assert_relative_eq!(rates[..], values[..], epsilon = 0.0, max_relative = 1e-12);
     }
@@ -216,8 +221,8 @@ fn the_trainer_clips_as_pytorch_does() {
     for case in golden().clipping {
         let initial: Vec<Vec<f32>> = case.gradients.iter().map(|gradient| vec![0.0; gradient.len()]).collect();
         let mut options = TrainOptions {
-            schedule: Schedule { peak: EPS, warmup: 0, total: 1 },
-            optimizer: AdamWOptions { beta1: 0.0, beta2: 0.0, eps: EPS, weight_decay: 0.0 },
+            schedule: Schedule { peak: EPS, warmup: 0, total: 1, decay: Decay::Linear },
+            optimizer: AdamWOptions { beta1: 0.0, beta2: 0.0, eps: EPS, weight_decay: 0.0 }.into(),
             clip: case.max_norm,
             ..task::options(1)
         };
@@ -239,8 +244,8 @@ fn the_trainer_clips_as_pytorch_does() {
 fn the_trainer_takes_pytorchs_steps() {
     let Training { lr, options, max_norm, warmup, total, initial, steps } = golden().training;
     let options = TrainOptions {
-        schedule: Schedule { peak: lr, warmup, total },
-        optimizer: options,
+        schedule: Schedule { peak: lr, warmup, total, decay: Decay::Linear },
+        optimizer: options.into(),
         clip: max_norm,
         evaluate_every: 1,
         ..task::options(total)

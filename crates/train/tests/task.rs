@@ -64,7 +64,7 @@ pub fn options(total: u64) -> TrainOptions {
     TrainOptions {
         name: "test".into(),
         schedule: Schedule::new(1e-2, 0.1, total),
-        optimizer: AdamWOptions::default(),
+        optimizer: AdamWOptions::default().into(),
         accumulate: 1,
         clip: 1.0,
         precision: Precision::F32,
@@ -73,6 +73,7 @@ pub fn options(total: u64) -> TrainOptions {
         evaluate_every: 0,
         save_every: 0,
         keep: 1,
+        noise_scale: false,
     }
 }
 

@@ -10,7 +10,7 @@ use lapidary_models::bert::Bert;
 use lapidary_models::objective::Classification;
 use lapidary_models::parameters;
 use lapidary_train::{
-    AdamWOptions, BatchSource, EpochBatches, Interrupt, Schedule, TrainError, TrainOptions, Trained, train,
+    AdamWOptions, BatchSource, Decay, EpochBatches, Interrupt, Schedule, TrainError, TrainOptions, Trained, train,
 };
 
 use crate::task::{batches, examples, fit, listing, model, options, train_quietly, values};
@@ -55,7 +55,7 @@ fn accumulated(size: usize) -> Trained<Bert> {
         dropout: 0.0,
         // Above rounding: AdamW would blow gradients that are zero but for it, as those of the keys' biases, up to
         // steps of full size.
-        optimizer: AdamWOptions { eps: 1e-2, ..AdamWOptions::default() },
+        optimizer: AdamWOptions { eps: 1e-2, ..AdamWOptions::default() }.into(),
         ..options(4)
     };
     let batches = batches(&examples, size);
@@ -99,7 +99,10 @@ fn every_epoch_has_each_example_once() {
 #[test]
 fn a_diverged_loss_names_the_step() {
     let folder = tempfile::tempdir().unwrap();
-    let hopeless = TrainOptions { schedule: Schedule { peak: f64::INFINITY, warmup: 0, total: 5 }, ..options(5) };
+    let hopeless = TrainOptions {
+        schedule: Schedule { peak: f64::INFINITY, warmup: 0, total: 5, decay: Decay::Linear },
+        ..options(5)
+    };
     let error = train_quietly(model(1), &hopeless, folder.path()).err().unwrap();
     assert!(matches!(error, TrainError::NotFinite { what: "the loss", step: 1, .. }), "{error}");
     assert!(error.to_string().contains("at step 1"), "{error}");

@@ -132,7 +132,7 @@ pub fn cut_variant<S: ModelSource>(
     let train_options = TrainOptions {
         name: format!("seed {seed} {}", variant.name),
         schedule: Schedule::new(variant.learning_rate, 0.1, steps),
-        optimizer: AdamWOptions { weight_decay: run.recipe.finetune.weight_decay, ..AdamWOptions::default() },
+        optimizer: AdamWOptions { weight_decay: run.recipe.finetune.weight_decay, ..AdamWOptions::default() }.into(),
         accumulate: 1,
         clip: run.recipe.finetune.clip,
         // Rounding is noise enough.
@@ -142,6 +142,7 @@ pub fn cut_variant<S: ModelSource>(
         evaluate_every,
         save_every: evaluate_every,
         keep: 1,
+        noise_scale: false,
     };
     let mut validate = validator(run);
     let trained = train(

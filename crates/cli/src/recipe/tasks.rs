@@ -144,6 +144,10 @@ pub struct FinetuneVariant {
     /// The pretrained variant that it goes on from. Default: none, and it begins fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// A variant before this one whose texts, written token after token, are learned in place of the task's own
+    /// (sequence-level distillation): one text a source, where the task may have several. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// `autoregressive`, `denoising` or `both`, which takes turns.
     pub objective: ObjectiveName,
     /// Weights of the unrolled steps of denoising, first to last. Default: 0.5, 0.5.
@@ -304,6 +308,13 @@ pub fn check(
         if let Some(from) = &variant.from {
             ensure(&key("from"), pretrained.contains(&from), || {
                 format!("should be a pretrained variant, is {from:?}")
+            })?;
+        }
+        if let Some(teacher) = &variant.teacher {
+            let before = &finetune.variants[..index];
+            let can = |it: &FinetuneVariant| it.name == *teacher && it.objective.writes();
+            ensure(&key("teacher"), before.iter().any(can), || {
+                format!("should be a variant before this one that writes token after token, is {teacher:?}")
             })?;
         }
         unroll(&key("unroll"), &variant.unroll)?;

@@ -141,6 +141,9 @@ pub struct Pretrain {
 pub struct PretrainVariant {
     /// What results call it.
     pub name: String,
+    /// A variant before this one that it goes on from, with a schedule of its own. Default: none, and it begins fresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// `autoregressive`, `denoising` or `both`, which takes turns.
     pub objective: ObjectiveName,
     /// Steps of training. A step of denoising takes as many passes through the model as it unrolls.
@@ -287,6 +290,11 @@ fn pretrain(pretrain: &Pretrain) -> Checked {
     for (index, variant) in pretrain.variants.iter().enumerate() {
         let key = |field: &str| format!("pretrain.variant.{index}.{field}");
         name(&key("name"), &variant.name)?;
+        if let Some(from) = &variant.from {
+            ensure(&key("from"), pretrain.variants[..index].iter().any(|before| before.name == *from), || {
+                format!("should be a variant before this one, is {from:?}")
+            })?;
+        }
         count(&key("steps"), variant.steps, 1..=check::MANY)?;
         unroll(&key("unroll"), &variant.unroll)?;
     }

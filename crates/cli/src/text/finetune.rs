@@ -15,6 +15,7 @@ use lapidary_train::{AdamWOptions, MetricsRow, PairBatches, Schedule, TextPair, 
 use serde::{Deserialize, Serialize};
 
 use super::task::{TaskAmounts, TaskData, TaskFiles};
+use super::teacher::{Taught, TaughtAmounts};
 use super::{TextRun, model, shared};
 use crate::recipe::{FinetuneVariant, Task};
 use crate::stage::{Inputs, Stage};
@@ -36,8 +37,11 @@ pub struct Finetuned {
     pub seconds: f64,
     /// The most memory that the process had held by then.
     pub peak_rss_bytes: u64,
-    /// What it was trained on.
+    /// Of the task.
     pub amounts: TaskAmounts,
+    /// What it was trained on instead, if a teacher wrote that.
+    #[serde(default)]
+    pub taught: Option<TaughtAmounts>,
     /// The curve, for the report.
     pub curve: Vec<MetricsRow>,
 }
@@ -94,12 +98,14 @@ impl<'a> TaskRun<'a> {
 
 /// Fine-tunes a variant on a task, or finds it done. The folder has the checkpoint `model`.
 ///
-/// `from` is the stage of the pretrained variant, if it goes on from one.
+/// `from` is the stage of the pretrained variant, if it goes on from one, and `taught` that of the teacher's texts, if
+/// they take the place of the task's.
 pub fn finetune(
     run: &TextRun,
     corpus: &Stage,
     task: &TaskRun,
     from: Option<&Stage>,
+    taught: Option<&(Stage, Taught)>,
     variant: &FinetuneVariant,
 ) -> anyhow::Result<(Stage, Finetuned)> {
     let (recipe, settings) = (run.recipe, &run.recipe.finetune);
@@ -111,7 +117,7 @@ pub fn finetune(
         "seed": recipe.seed,
     }))?;
     let inputs = inputs.on(run.device).after(corpus);
-    let inputs = from.into_iter().fold(inputs, Inputs::after);
+    let inputs = from.into_iter().chain(taught.map(|(texts, _)| texts)).fold(inputs, Inputs::after);
     let stage = run.folder.stage(&format!("task/{}/{}", task.task.name, variant.name), &inputs)?;
     if let Some(done) = stage.done::<Finetuned>()? {
         tracing::info!("{}: done before", stage.name());
@@ -132,7 +138,11 @@ pub fn finetune(
         bucket_batches: one(settings.bucket_batches, "finetune.bucket_batches")?,
         seed: recipe.seed,
     };
-    let batches = PairBatches::new(&data.train, &objective, data.layout, options)?;
+    let (train_pairs, kept_pairs) = match taught {
+        Some((_, taught)) => (&taught.train, &taught.kept),
+        None => (&data.train, &data.kept_pairs),
+    };
+    let batches = PairBatches::new(train_pairs, &objective, data.layout, options)?;
     let device = run.device.clone().autodiff();
     let fresh = match from {
         Some(stage) => Decoder::open(&Checkpoint::open(&stage.path().join("model"))?, &device)?.0,
@@ -141,7 +151,7 @@ pub fn finetune(
     let options = TrainOptions {
         name: format!("{} {}", task.task.name, variant.name),
         schedule: Schedule::new(settings.learning_rate, settings.warmup, steps as u64),
-        optimizer: AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() },
+        optimizer: AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() }.into(),
         accumulate: 1,
         clip: settings.clip,
         precision: settings.precision,
@@ -150,8 +160,9 @@ pub fn finetune(
         evaluate_every: settings.evaluate_every as u64,
         save_every: settings.evaluate_every as u64,
         keep: 1,
+        noise_scale: false,
     };
-    let looks = looks(&data.kept_pairs, data, &objective, recipe.seed);
+    let looks = looks(kept_pairs, data, &objective, recipe.seed);
     let trained = train(
         fresh,
         &objective,
@@ -182,6 +193,7 @@ pub fn finetune(
         seconds: trained.seconds,
         peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
         amounts: data.amounts,
+        taught: taught.map(|(_, taught)| taught.amounts),
         curve: trained.rows,
     };
     stage.finish(&done)?;

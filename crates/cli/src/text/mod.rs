@@ -12,6 +12,8 @@ mod scores;
 mod speculative;
 mod task;
 mod task_report;
+mod teacher;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -32,6 +34,7 @@ pub use report::{Written, write};
 pub use scores::{Scored, scores};
 pub use speculative::{SpeculativeResult, speculative};
 pub use task::TaskFiles;
+pub use teacher::taught;
 
 /// What all stages of a run share.
 pub struct TextRun<'a> {
@@ -95,8 +98,13 @@ pub struct TaskOutcome {
 /// Whatever a stage meets; what was finished before stays finished.
 pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
     let (stage, corpus) = corpus(run)?;
-    let pretrained: Vec<(Stage, Pretrained)> =
-        run.recipe.pretrain.variants.iter().map(|variant| pretrain(run, &stage, variant)).collect::<Result<_, _>>()?;
+    let mut pretrained: Vec<(Stage, Pretrained)> = Vec::new();
+    for variant in &run.recipe.pretrain.variants {
+        let from = variant.from.as_ref();
+        let from = from.and_then(|from| pretrained.iter().find(|(_, model)| model.name == *from));
+        let done = pretrain(run, &stage, from.map(|(stage, _)| stage), variant)?;
+        pretrained.push(done);
+    }
     let mut guessed = Vec::new();
     for (variant, (model, _)) in run.recipe.pretrain.variants.iter().zip(&pretrained) {
         if variant.objective == ObjectiveName::Both
@@ -109,11 +117,18 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
     for (task, files) in run.recipe.tasks.iter().zip(&run.tasks) {
         let task = TaskRun::new(task, files.clone(), &stage);
         let mut models = Vec::new();
+        // Of the models so far, for those that learn from them.
+        let mut stages: Vec<(&FinetuneVariant, Stage)> = Vec::new();
         for variant in &run.recipe.finetune.variants {
             let from = variant.from.as_ref();
             let from = from.and_then(|from| pretrained.iter().find(|(_, model)| model.name == *from));
-            let (model, finetuned) = finetune(run, &stage, &task, from.map(|(stage, _)| stage), variant)?;
+            let teacher = variant.teacher.as_ref();
+            let teacher = teacher.and_then(|name| stages.iter().find(|(variant, _)| variant.name == *name));
+            let texts = teacher.map(|(variant, model)| taught(run, &task, model, variant)).transpose()?;
+            let from = from.map(|(stage, _)| stage);
+            let (model, finetuned) = finetune(run, &stage, &task, from, texts.as_ref(), variant)?;
             models.push((variant.clone(), finetuned, scores(run, &task, &model, variant)?));
+            stages.push((variant, model));
         }
         tasks.push(TaskOutcome { name: task.task.name.clone(), models });
     }

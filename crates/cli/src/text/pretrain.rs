@@ -6,6 +6,7 @@ use anyhow::Context;
 use burn::module::Module;
 use lapidary_data::{TokenStore, Tokenizer};
 use lapidary_models::Pass;
+use lapidary_models::checkpoint::Checkpoint;
 use lapidary_models::decoder::Decoder;
 use lapidary_models::objective::{TextBatch, TextObjective};
 use lapidary_train::{AdamWOptions, MetricsRow, Progress, Schedule, TrainOptions, WindowBatches, train};
@@ -45,7 +46,14 @@ pub struct Pretrained {
 const WINDOWS: usize = 64;
 
 /// Trains a variant, or finds it trained. The folder has the checkpoint `model`.
-pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> anyhow::Result<(Stage, Pretrained)> {
+///
+/// `from` is the stage of the variant that it goes on from, if there is one.
+pub fn pretrain(
+    run: &TextRun,
+    corpus: &Stage,
+    from: Option<&Stage>,
+    variant: &PretrainVariant,
+) -> anyhow::Result<(Stage, Pretrained)> {
     let (recipe, settings) = (run.recipe, &run.recipe.pretrain);
     let inputs = Inputs::new(&serde_json::json!({
         "model": recipe.model,
@@ -53,7 +61,8 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
         "variant": variant,
         "seed": recipe.seed,
     }))?;
-    let stage = run.folder.stage(&format!("pretrain/{}", variant.name), &inputs.on(run.device).after(corpus))?;
+    let inputs = from.into_iter().fold(inputs.on(run.device).after(corpus), Inputs::after);
+    let stage = run.folder.stage(&format!("pretrain/{}", variant.name), &inputs)?;
     if let Some(done) = stage.done::<Pretrained>()? {
         tracing::info!("{}: done before", stage.name());
         return Ok((stage, done));
@@ -74,11 +83,13 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
 
     let length = NonZeroUsize::new(config.positions).context("model.positions is 0")?;
     let rows = NonZeroUsize::new(settings.batch_size).context("pretrain.batch_size is 0")?;
-    let batches = WindowBatches::new(&store, length, rows, repairs, recipe.seed)?.recalling(settings.recall);
+    // What goes on from another sees other windows than it.
+    let seed = recipe.seed.wrapping_add(before(&settings.variants, variant) << 32);
+    let batches = WindowBatches::new(&store, length, rows, repairs, seed)?.recalling(settings.recall);
     let options = TrainOptions {
         name: variant.name.clone(),
         schedule: Schedule::new(settings.learning_rate, settings.warmup, variant.steps as u64),
-        optimizer: AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() },
+        optimizer: AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() }.into(),
         accumulate: 1,
         clip: settings.clip,
         precision: settings.precision,
@@ -87,11 +98,17 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
         evaluate_every: settings.evaluate_every as u64,
         save_every: settings.evaluate_every as u64,
         keep: 1,
+        noise_scale: false,
     };
     // Of the training text: the held-out one is for the end. Another seed than training's.
     let look = looks(&store, length, recipe.seed.wrapping_add(1))?;
+    let device = run.device.clone().autodiff();
+    let fresh = match from {
+        Some(stage) => Decoder::open(&Checkpoint::open(&stage.path().join("model"))?, &device)?.0,
+        None => Decoder::new(&config, recipe.seed, &device),
+    };
     let trained = train(
-        Decoder::new(&config, recipe.seed, &run.device.clone().autodiff()),
+        fresh,
         &objective,
         &batches,
         &mut |model: &Decoder| Ok(-model::mean_loss(&model.valid(), &objective, &look)?),
@@ -157,6 +174,12 @@ pub fn pretrain(run: &TextRun, corpus: &Stage, variant: &PretrainVariant) -> any
     }
     stage.finish(&done)?;
     Ok((stage, done))
+}
+
+/// How many trainings a variant goes on from, one after the other. The recipe's check has each name one before it.
+fn before(variants: &[PretrainVariant], variant: &PretrainVariant) -> u64 {
+    let from = variant.from.as_ref().and_then(|from| variants.iter().find(|it| it.name == *from));
+    from.map_or(0, |from| 1 + before(variants, from))
 }
 
 /// Some windows of a store, always the same.

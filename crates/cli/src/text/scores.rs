@@ -4,25 +4,18 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use anyhow::ensure;
-use burn::tensor::Device;
 use lapidary_data::Tokenizer;
 use lapidary_data::metric::text::{
     BleuOptions, ChrfOptions, MeteorOptions, RougeOptions, bleu, chrf, distinct, meteor_exact_stem, repetition, rouge,
     rows, words,
 };
-use lapidary_decode::parallel::{
-    Acceptance, Ending, ParallelOptions, Rerank, Rest, Schedule, Stop, Written, rerank, write_all,
-};
-use lapidary_decode::{KvCache, PackedDecoder, Positions, generate_all, most_likely};
-use lapidary_models::checkpoint::Checkpoint;
-use lapidary_models::decoder::Decoder;
-use lapidary_train::Progress;
+use lapidary_decode::parallel::Rerank;
 use serde::{Deserialize, Serialize};
 
 use super::TextRun;
 use super::finetune::TaskRun;
-use super::task::{Example, TaskData};
+use super::task::Example;
+use super::writer::{Text, Writer};
 use crate::recipe::{FinetuneVariant, LengthRule};
 use crate::stage::Stage;
 
@@ -137,9 +130,6 @@ pub struct Scored {
 /// Samples that the report shows.
 const SAMPLES: usize = 12;
 
-/// Prompts that are written for together.
-const ROWS: usize = 16;
-
 /// Writes for the kept part and the test, or finds it done.
 pub fn scores(run: &TextRun, task: &TaskRun, model: &Stage, variant: &FinetuneVariant) -> anyhow::Result<Scored> {
     let writing = &run.recipe.write;
@@ -154,10 +144,7 @@ pub fn scores(run: &TextRun, task: &TaskRun, model: &Stage, variant: &FinetuneVa
     let begun = Instant::now();
     let data = task.data(run.recipe.model.positions)?;
     let tokenizer = task.tokenizer()?;
-    // Writing has its kernels on the CPU, wherever the model was trained.
-    let (decoder, _) = Decoder::open(&Checkpoint::open(&model.path().join("model"))?, &Device::flex())?;
-    let packed = PackedDecoder::new(&decoder, run.recipe.finetune.precision)?;
-    let writer = Writer { run, packed, tokenizer, data, name: stage.name() };
+    let judge = Judge { writer: Writer::open(run, model, data, stage.name())?, tokenizer, name: stage.name() };
     let kept = &data.kept[..data.kept.len().min(writing.examples)];
     let test = &data.test[..data.test.len().min(writing.test_examples.unwrap_or(usize::MAX))];
     let (repairs, writes) = (variant.objective.repairs(), variant.objective.writes());
@@ -168,14 +155,14 @@ pub fn scores(run: &TextRun, task: &TaskRun, model: &Stage, variant: &FinetuneVa
         chosen: None,
         curve: Vec::new(),
         test: Vec::new(),
-        copied: writer.copied(test)?,
+        copied: judge.copied(test)?,
         samples: samples(test),
         seconds: 0.0,
     };
     if writes {
-        done.kept_greedy = Some(writer.scores(kept, &writer.greedy(kept, "kept part")?)?);
-        let texts = writer.greedy(test, "test")?;
-        writer.finish(&mut done, test, Way::Greedy, &texts)?;
+        done.kept_greedy = Some(judge.scores(kept, &judge.writer.greedy(&prompts(kept), "kept part")?)?);
+        let texts = judge.writer.greedy(&prompts(test), "test")?;
+        judge.finish(&mut done, test, Way::Greedy, &texts)?;
     }
     if repairs {
         for acceptance in writing.acceptances() {
@@ -184,7 +171,7 @@ pub fn scores(run: &TextRun, task: &TaskRun, model: &Stage, variant: &FinetuneVa
             {
                 let accept = acceptance.to_string();
                 let setting = Setting { passes: writing.test_passes, temperature, accept, length };
-                done.tried.push(writer.try_out(setting, kept)?);
+                done.tried.push(judge.try_out(setting, kept)?);
             }
         }
         let both = |tried: &Tried| tried.scores.rouge_l * tried.scores.bleu;
@@ -192,15 +179,15 @@ pub fn scores(run: &TextRun, task: &TaskRun, model: &Stage, variant: &FinetuneVa
         let best = (0..done.tried.len()).reduce(better).unwrap_or(0);
         let chosen = done.tried[best].setting.clone();
         for &passes in &writing.passes {
-            done.curve.push(writer.try_out(Setting { passes, ..chosen.clone() }, kept)?);
+            done.curve.push(judge.try_out(Setting { passes, ..chosen.clone() }, kept)?);
         }
         let mut ways = vec![(Way::Parallel, 1, Rerank::Own), (Way::RankedByItself, writing.candidates, Rerank::Own)];
         if writes {
             ways.push((Way::RankedByLikelihood, writing.candidates, Rerank::Autoregressive));
         }
         for (way, candidates, by) in ways {
-            let texts = writer.canvases(test, &chosen, candidates, by, way.title())?;
-            writer.finish(&mut done, test, way, &texts)?;
+            let texts = judge.writer.canvases(&prompts(test), &chosen, candidates, by, way.title())?;
+            judge.finish(&mut done, test, way, &texts)?;
         }
         done.chosen = Some(chosen);
     }
@@ -223,114 +210,23 @@ fn samples(test: &[Example]) -> Vec<Sample> {
     sampled(test).map(sample).collect()
 }
 
-/// A text without the token that ends it, and the passes that it took.
-struct Text {
-    tokens: Vec<u32>,
-    passes: usize,
-}
-
-struct Writer<'a> {
-    run: &'a TextRun<'a>,
-    packed: PackedDecoder,
+/// Writes, and measures what is written.
+struct Judge<'a> {
+    writer: Writer<'a>,
     tokenizer: Tokenizer,
-    data: &'a TaskData,
     name: &'a str,
 }
 
-impl Writer<'_> {
-    /// The prompts, and empty caches with room for them and a canvas.
-    fn prompts<'e>(&self, examples: &[&'e Example]) -> (Vec<&'e [u32]>, Vec<KvCache>) {
-        let capacity = |example: &&Example| example.prompt.len() + self.data.layout.canvas;
-        let caches = examples.iter().map(|example| self.packed.cache(capacity(example))).collect();
-        (examples.iter().map(|example| example.prompt.as_slice()).collect(), caches)
-    }
+fn prompts(examples: &[Example]) -> Vec<&[u32]> {
+    examples.iter().map(|example| example.prompt.as_slice()).collect()
+}
 
-    fn chunks(
-        &self,
-        examples: &[Example],
-        rows: usize,
-        what: &str,
-        mut write: impl FnMut(usize, &[&Example]) -> anyhow::Result<Vec<Text>>,
-    ) -> anyhow::Result<Vec<Text>> {
-        let mut progress = Progress::new(&format!("{}: {what}", self.name), examples.len() as u64, 0);
-        let mut texts = Vec::with_capacity(examples.len());
-        for chunk in examples.chunks(rows) {
-            ensure!(!self.run.interrupt.raised(), "stopped while writing; run the same command again to go on");
-            let of_chunk: Vec<&Example> = chunk.iter().collect();
-            texts.extend(write(texts.len(), &of_chunk)?);
-            progress.set(texts.len() as u64, "texts");
-        }
-        progress.finish("");
-        Ok(texts)
-    }
-
-    /// Token after token, the likeliest.
-    fn greedy(&self, examples: &[Example], what: &str) -> anyhow::Result<Vec<Text>> {
-        let end = self.data.end;
-        self.chunks(examples, ROWS, &format!("{what} token after token"), |_, examples| {
-            let (prompts, mut caches) = self.prompts(examples);
-            let next = |_: usize, logits: &[f32]| most_likely(logits).filter(|token| *token != end);
-            let texts = generate_all(&self.packed, &prompts, self.data.layout.canvas, &mut caches, next)?;
-            // The end takes a pass too.
-            let passes = |tokens: &Vec<u32>| (tokens.len() + 1).min(self.data.layout.canvas);
-            Ok(texts.into_iter().map(|tokens| Text { passes: passes(&tokens), tokens }).collect())
-        })
-    }
-
-    /// Canvases, the best of so many.
-    fn canvases(
-        &self,
-        examples: &[Example],
-        setting: &Setting,
-        candidates: usize,
-        by: Rerank,
-        what: &str,
-    ) -> anyhow::Result<Vec<Text>> {
-        let ends = |token: u32| token == self.data.end || token == self.data.layout.pad;
-        let acceptance: Acceptance = setting.accept.parse().map_err(anyhow::Error::msg)?;
-        let options = ParallelOptions {
-            canvas: self.data.layout.canvas,
-            schedule: Schedule::constant(setting.passes, setting.temperature),
-            acceptance,
-            rest: Rest::Keep,
-            length: setting.length.of(Ending { end: self.data.end, padding: self.data.layout.pad }),
-            stop: Stop::Stable,
-            seed: 0,
-        };
-        let text = |written: &Written| {
-            let length = written.tokens.iter().position(|token| ends(*token)).unwrap_or(written.tokens.len());
-            Text { tokens: written.tokens[..length].to_vec(), passes: written.passes }
-        };
-        self.chunks(examples, ROWS.div_ceil(candidates), what, |first, examples| {
-            let (prompts, mut prompted) = self.prompts(examples);
-            self.packed.read_all(&prompts, &mut prompted, Positions::Last)?;
-            // All candidates of an example, then those of the next.
-            let mut caches: Vec<KvCache> =
-                prompted.into_iter().flat_map(|cache| std::iter::repeat_n(cache, candidates)).collect();
-            let seed = |row: usize| self.run.recipe.seed.wrapping_add((first * candidates + row) as u64);
-            let seeds: Vec<u64> = (0..caches.len()).map(seed).collect();
-            let written = write_all(&self.packed, &mut caches, &options, &seeds, |_, _| ())?;
-            if candidates == 1 {
-                return Ok(written.iter().map(text).collect());
-            }
-            let mut texts = Vec::with_capacity(examples.len());
-            for (row, example) in examples.iter().enumerate() {
-                let of_example = row * candidates..(row + 1) * candidates;
-                let last = example.prompt[example.prompt.len() - 1];
-                let (written, caches) = (written[of_example.clone()].to_vec(), &mut caches[of_example]);
-                let judged = rerank(&self.packed, written, &vec![last; candidates], caches, by, ends)?;
-                // Each was written, and read once more.
-                let passes: usize = judged.written.iter().map(|written| written.passes + 1).sum();
-                texts.extend(judged.best().map(|best| Text { passes, ..text(best) }));
-            }
-            Ok(texts)
-        })
-    }
-
+impl Judge<'_> {
     fn try_out(&self, setting: Setting, examples: &[Example]) -> anyhow::Result<Tried> {
         let Setting { passes, temperature, accept, length } = &setting;
         let what = format!("kept part, {passes} passes, temperature {temperature}, {accept}, length {length}");
-        let scores = self.scores(examples, &self.canvases(examples, &setting, 1, Rerank::Own, &what)?)?;
+        let scores =
+            self.scores(examples, &self.writer.canvases(&prompts(examples), &setting, 1, Rerank::Own, &what)?)?;
         tracing::info!("{}: {what}: ROUGE-L {:.2}, BLEU {:.2}", self.name, scores.rouge_l, scores.bleu);
         Ok(Tried { setting, scores })
     }

@@ -72,6 +72,10 @@ impl TaskOutcome {
             metrics.insert(format!("{task}.steps.{model}"), finetuned.steps as f64)?;
             metrics.insert(format!("{task}.seconds.{model}"), finetuned.seconds)?;
             metrics.insert(format!("{task}.kept_loss.{model}"), finetuned.kept_loss)?;
+            if let Some(taught) = finetuned.taught {
+                metrics.insert(format!("{task}.taught.{model}.train_pairs"), taught.train_pairs as f64)?;
+                metrics.insert(format!("{task}.taught.{model}.unfinished"), taught.unfinished as f64)?;
+            }
             for (way, scores) in &scored.test {
                 let way_key = way.key();
                 insert_scores(metrics, &format!("{task}.test.{model}.{way_key}"), scores)?;
@@ -111,7 +115,18 @@ impl TaskOutcome {
                 self.name, variant.name
             ))
         });
-        chosen.collect()
+        let taught = self.models.iter().filter_map(|(variant, finetuned, _)| {
+            let (teacher, amounts) = (variant.teacher.as_ref()?, finetuned.taught?);
+            let left_out = match amounts.unfinished {
+                0 => String::new(),
+                count => format!("; {count} that did not end were left out"),
+            };
+            Some(format!(
+                "{}: {} learned what {teacher} writes for {} sources of the training part{left_out}.",
+                self.name, variant.name, amounts.train_pairs
+            ))
+        });
+        taught.chain(chosen).collect()
     }
 
     /// How good the texts of each model and way are, and the sources if they are copied.
@@ -157,6 +172,9 @@ impl TaskOutcome {
                 amounts.cut_sources,
                 amounts.unusable
             ));
+        }
+        for note in self.notes() {
+            section = section.paragraph(note);
         }
         let cost =
             self.of_scores(&SCORES[QUALITY..]).caption(format!("{}: what the texts are like and took", self.name));

@@ -6,6 +6,7 @@ use super::{Autoregressive, Denoising, Objective, TextBatch};
 use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::pass::Pass;
+use crate::taps::Positions;
 
 /// One of them, or both in turn.
 #[derive(Clone, Debug)]
@@ -47,5 +48,9 @@ impl Objective<Decoder> for TextObjective {
 
     fn targets(&self, batch: &TextBatch) -> usize {
         self.of(batch).targets(batch)
+    }
+
+    fn positions(&self, batch: &TextBatch) -> Positions {
+        batch.positions()
     }
 }

@@ -8,6 +8,7 @@ use super::{Objective, TextBatch};
 use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::pass::Pass;
+use crate::taps::Positions;
 
 /// The mean of `-log p(token | tokens before it)` over the targets, in nats. A row's very first token, which nothing is
 /// before, does not count.
@@ -42,5 +43,9 @@ impl Objective<Decoder> for Autoregressive {
 
     fn targets(&self, batch: &TextBatch) -> usize {
         self.next(batch).iter().filter(|target| **target != IGNORED).count()
+    }
+
+    fn positions(&self, batch: &TextBatch) -> Positions {
+        batch.positions()
     }
 }

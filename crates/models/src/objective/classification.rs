@@ -5,10 +5,11 @@ use lapidary_data::Batch;
 use lapidary_kernels::cross_entropy::IGNORED;
 use lapidary_ops as ops;
 
-use super::Objective;
+use super::{Objective, draw_classes};
 use crate::classifier::Classifier;
 use crate::error::ModelError;
 use crate::pass::Pass;
+use crate::taps::Positions;
 
 /// One class for each row of logits: for a text, for a token, or the place of an answer's start and of its end.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,5 +34,16 @@ impl<M: Classifier> Objective<M> for Classification {
 
     fn targets(&self, batch: &Batch) -> usize {
         batch.targets.iter().filter(|&&target| target != IGNORED).count()
+    }
+
+    fn positions(&self, batch: &Batch) -> Positions {
+        Positions { examples: batch.rows, lengths: Some(batch.lengths.to_vec()) }
+    }
+
+    fn sampled(&self, model: &M, batch: &Batch, pass: &Pass, draw: (u64, u64)) -> Result<Option<Batch>, ModelError> {
+        let drawn = draw_classes(model.logits(batch, pass), draw);
+        let targets = batch.targets.iter().zip(drawn);
+        let targets = targets.map(|(&target, drawn)| if target == IGNORED { IGNORED } else { drawn.into() });
+        Ok(Some(Batch { targets: targets.collect(), ..batch.clone() }))
     }
 }

@@ -13,6 +13,7 @@ use super::{Objective, TextBatch};
 use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::pass::Pass;
+use crate::taps::Positions;
 
 /// `Σ_t weights[t] · mean of -log p(target | x_t)`, in nats, `x_0` the corrupted target and `x_(t+1)` drawn from what the
 /// model makes of `x_t` (equations 5 and 7; the paper's two steps weigh a half each).
@@ -106,5 +107,9 @@ impl Objective<Decoder> for Denoising {
 
     fn targets(&self, batch: &TextBatch) -> usize {
         batch.target_places().count()
+    }
+
+    fn positions(&self, batch: &TextBatch) -> Positions {
+        batch.positions()
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use lapidary_kernels::linear_cross_entropy::DrawKey;
 
+use crate::taps::Positions;
+
 /// Rows of equal length, each a prompt, a target and padding: `[prompt][target][padding]`.
 #[derive(Clone, Debug)]
 pub struct TextBatch {
@@ -29,6 +31,11 @@ impl TextBatch {
     /// `L`.
     pub fn length(&self) -> usize {
         self.ids.len().checked_div(self.rows).unwrap_or(0)
+    }
+
+    /// Its rows, and how much of each is text.
+    pub fn positions(&self) -> Positions {
+        Positions { examples: self.rows, lengths: Some(self.ends.to_vec()) }
     }
 
     /// Places `[B·L]` of the targets, row after row.

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_kernels::adamw::AdamW;
+use lapidary_models::checkpoint::TensorSource;
 use lapidary_models::parameters::{self, GradientMap};
 use lapidary_ops::{self as ops, AdamWState};
 use serde::{Deserialize, Serialize};
 
+use super::Entries;
+
 /// What stays the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct AdamWOptions {
     /// Decay of the first moment.
     pub beta1: f64,
@@ -34,7 +38,7 @@ pub struct AdamWOptimizer {
     options: AdamWOptions,
     /// Steps done.
     pub(crate) steps: u64,
-    pub(crate) state: BTreeMap<String, AdamWState<1>>,
+    state: BTreeMap<String, AdamWState<1>>,
 }
 
 impl AdamWOptimizer {
@@ -66,6 +70,44 @@ impl AdamWOptimizer {
             state.insert(parameter.path.to_owned(), moments);
             value
         })
+    }
+}
+
+impl AdamWOptimizer {
+    /// Its moments as they are saved.
+    pub(crate) fn save(&self) -> Vec<TensorSource<'static>> {
+        let of_parameter = |(path, moments): (&String, &AdamWState<1>)| {
+            [("first", &moments.first), ("second", &moments.second)].map(|(name, tensor)| {
+                let data = parameters::elements(tensor.clone());
+                TensorSource::f32(format!("{name}.{path}"), vec![data.len()], data)
+            })
+        };
+        self.state.iter().flat_map(of_parameter).collect()
+    }
+
+    /// # Errors
+    /// A moment without the other, or of another size than its parameter.
+    pub(crate) fn load(
+        &mut self,
+        entries: &mut Entries,
+        shapes: &[(String, Vec<usize>)],
+        device: &Device,
+    ) -> Result<(), String> {
+        self.state.clear();
+        for (path, shape) in shapes {
+            let names = ["first", "second"].map(|name| format!("{name}.{path}"));
+            // Without any it never had a gradient.
+            if names.iter().any(|name| entries.has(name)) {
+                let elements = shape.iter().product();
+                let mut moment = |name: &str| -> Result<Tensor<1>, String> {
+                    let data = TensorData::new(entries.f32(name, elements)?, [elements]);
+                    Ok(Tensor::from_data(data, device))
+                };
+                let (first, second) = (moment(&names[0])?, moment(&names[1])?);
+                self.state.insert(path.clone(), AdamWState { first, second });
+            }
+        }
+        Ok(())
     }
 }
 

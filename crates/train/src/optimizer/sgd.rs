@@ -3,20 +3,25 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_kernels::sgd::Sgd;
+use lapidary_models::checkpoint::TensorSource;
 use lapidary_models::parameters::{self, GradientMap};
 use lapidary_ops as ops;
 use serde::{Deserialize, Serialize};
 
+use super::Entries;
+
 /// What stays the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct SgdOptions {
-    /// Decay of the velocity; 0 for none.
+    /// Decay of the velocity; 0 for none. Default: 0.9.
     pub momentum: f64,
-    /// Looks ahead along the velocity (Sutskever et al., 2013).
+    /// Looks ahead along the velocity (Sutskever et al., 2013). Default: no.
     pub nesterov: bool,
     /// Added to the gradient, times the weight; of matrices and convolutions only, vectors do not decay.
+    /// Default: 1e-4.
     pub weight_decay: f64,
 }
 
@@ -56,5 +61,35 @@ impl SgdOptimizer {
             velocities.insert(parameter.path.to_owned(), velocity);
             value
         })
+    }
+
+    /// Its velocities as they are saved.
+    pub(crate) fn save(&self) -> Vec<TensorSource<'static>> {
+        let tensor = |(path, velocity): (&String, &Tensor<1>)| {
+            let data = parameters::elements(velocity.clone());
+            TensorSource::f32(format!("velocity.{path}"), vec![data.len()], data)
+        };
+        self.velocities.iter().map(tensor).collect()
+    }
+
+    /// # Errors
+    /// A velocity of another size than its parameter.
+    pub(crate) fn load(
+        &mut self,
+        entries: &mut Entries,
+        shapes: &[(String, Vec<usize>)],
+        device: &Device,
+    ) -> Result<(), String> {
+        self.velocities.clear();
+        for (path, shape) in shapes {
+            let name = format!("velocity.{path}");
+            // Without one it never had a gradient.
+            if entries.has(&name) {
+                let elements = shape.iter().product();
+                let data = TensorData::new(entries.f32(&name, elements)?, [elements]);
+                self.velocities.insert(path.clone(), Tensor::from_data(data, device));
+            }
+        }
+        Ok(())
     }
 }
