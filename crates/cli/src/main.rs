@@ -9,6 +9,7 @@ mod device;
 mod examples;
 mod exit;
 mod output;
+mod pictures;
 mod pipeline;
 mod recipe;
 mod stage;

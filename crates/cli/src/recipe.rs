@@ -4,8 +4,10 @@
 mod bits;
 mod check;
 mod document;
+mod pictures;
 mod remote;
 mod roots;
+mod study;
 mod tasks;
 mod text;
 
@@ -21,7 +23,9 @@ use serde::{Deserialize, Serialize};
 pub use bits::Bits;
 use document::Sources;
 use remote::RemoteError;
+pub use pictures::{PictureRecipe, PictureVariant};
 pub use roots::Roots;
+pub use study::{Search, Study};
 pub use tasks::{FinetuneVariant, Form, LengthRule, PairFiles, PairFormat, QuestionShape, Task, TooLong};
 pub use text::{DecoderSettings, Encoding, ObjectiveName, PretrainVariant, TextRecipe};
 
@@ -343,10 +347,25 @@ fn parse_checked<R: DeserializeOwned>(
     }
 }
 
-/// Whether a recipe has `kind = "text"`. What else may be wrong with the file is told when it is read as its kind.
-pub fn is_text(path: &Path) -> bool {
-    let kind = |text: String| Some(text.parse::<toml::Table>().ok()?.get("kind")?.as_str()? == "text");
-    fs::read_to_string(path).ok().and_then(kind).unwrap_or(false)
+/// The kind of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecipeKind {
+    /// Text in classes, answers in passages, tagged words: [`Recipe`].
+    Classes,
+    /// [`TextRecipe`].
+    Text,
+    /// [`PictureRecipe`].
+    Pictures,
+}
+
+/// The `kind` that a recipe has. What else may be wrong with the file is told when it is read as its kind.
+pub fn kind(path: &Path) -> RecipeKind {
+    let kind = |text: String| Some(text.parse::<toml::Table>().ok()?.get("kind")?.as_str()?.to_owned());
+    match fs::read_to_string(path).ok().and_then(kind).as_deref() {
+        Some("text") => RecipeKind::Text,
+        Some("pictures") => RecipeKind::Pictures,
+        _ => RecipeKind::Classes,
+    }
 }
 
 #[cfg(test)]

@@ -83,6 +83,16 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), digests: FileDigests::default(), _lock: lock })
     }
 
+    /// A folder that another process holds for this one.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn shared(path: &Path) -> Result<Self, StageError> {
+        let name = path.join(".lock");
+        let lock = File::open(&name).map_err(failed("open", &name))?;
+        Ok(Self { path: path.to_owned(), digests: FileDigests::default(), _lock: lock })
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_ops as ops;
+use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{CheckpointError, TorchFile, TorchTensor};
+use crate::classifier::{Checkpointed, Matrix};
 use crate::error::ModelError;
 use crate::layer::{BatchNorm, Conv2d, Initializer, Linear, Pictures};
 use crate::parameters;
@@ -23,7 +25,7 @@ pub enum Shortcut {
 }
 
 /// Sizes of a residual network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResNetConfig {
     /// `n`: the network has `6n + 2` layers with weights, 20 for 3.
     pub blocks_per_stage: usize,
@@ -47,6 +49,42 @@ impl ResNetConfig {
             }
             _ => Err(ModelError::Layers(layers)),
         }
+    }
+
+    /// What `config.json` calls this architecture.
+    pub const MODEL_TYPE: &'static str = "lapidary_resnet";
+
+    /// Its `config.json`, with the names of the classes.
+    pub fn to_json(&self, classes: &[String]) -> Value {
+        json!({
+            "architectures": ["LapidaryResNet"],
+            "model_type": Self::MODEL_TYPE,
+            "blocks_per_stage": self.blocks_per_stage,
+            "hidden_sizes": self.channels,
+            "shortcut": match self.shortcut {
+                Shortcut::Padded => "padded",
+                Shortcut::Projected => "projected",
+            },
+            "id2label": classes.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect::<Map<_, _>>(),
+        })
+    }
+}
+
+impl Checkpointed for ResNet {
+    fn checkpoint_name(path: &str) -> String {
+        path.to_owned()
+    }
+
+    fn known_extra(_: &str) -> bool {
+        false
+    }
+
+    fn may_be_fresh(_: &str) -> bool {
+        false
+    }
+
+    fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {
+        vec![Matrix { name: "head.weight".into(), block: None, linear: &mut self.head }]
     }
 }
 

@@ -5,12 +5,13 @@ mod error;
 mod events;
 mod interrupt;
 mod log;
-pub mod noise_scale;
+mod noise_scale;
 pub mod optimizer;
 mod pairs;
 mod pictures;
 mod progress;
 pub mod schedule;
+pub mod study;
 mod state;
 mod trainer;
 mod windows;
@@ -20,13 +21,13 @@ pub use error::TrainError;
 pub use events::EventWriter;
 pub use interrupt::Interrupt;
 pub use log::{MetricsLog, MetricsRow};
-pub use noise_scale::NoiseScale;
+pub use noise_scale::{NoiseSample, NoiseScale};
 pub use optimizer::{
-    AdamWOptimizer, AdamWOptions, KfacOptimizer, KfacOptions, OptimizerOptions, SgdOptimizer, SgdOptions,
+    AdamWOptimizer, AdamWOptions, KfacOptimizer, KfacOptions, Optimizer, OptimizerOptions, SgdOptimizer, SgdOptions,
 };
 pub use pairs::{CanvasLayout, PairBatches, TextPair};
 pub use pictures::PictureBatches;
 pub use progress::Progress;
 pub use schedule::{Decay, Schedule};
-pub use trainer::{TrainOptions, Trained, train};
+pub use trainer::{StepDone, TrainOptions, Trained, step, train};
 pub use windows::WindowBatches;

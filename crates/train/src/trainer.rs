@@ -110,8 +110,8 @@ where
             let step = position.step;
             let rate = options.schedule.rate(step);
             let done;
-            (model, done) = one_step(model, objective, source, &mut optimizer, options, step, rate)?;
-            let Done { loss, gradient_norm, .. } = done;
+            (model, done) = self::step(model, objective, source, &mut optimizer, options, step, rate)?;
+            let StepDone { loss, gradient_norm, .. } = done;
             if let Some(noise) = done.noise {
                 position.noise = position.noise.with(noise);
             }
@@ -176,14 +176,20 @@ where
 }
 
 /// What a step leaves behind beside the model.
-struct Done {
-    loss: f64,
-    gradient_norm: f64,
-    noise: Option<NoiseSample>,
+pub struct StepDone {
+    /// Over the step's batches, before the step.
+    pub loss: f64,
+    /// Of the whole gradient, before clipping.
+    pub gradient_norm: f64,
+    /// If it is measured.
+    pub noise: Option<NoiseSample>,
 }
 
-/// Forward and backward over the step's micro-batches, clipping, update.
-fn one_step<M, O, S>(
+/// A step of [`train`]: forward and backward over its micro-batches, clipping, update.
+///
+/// # Errors
+/// As [`train`], but for what becomes of files.
+pub fn step<M, O, S>(
     model: M,
     objective: &O,
     source: &S,
@@ -191,7 +197,7 @@ fn one_step<M, O, S>(
     options: &TrainOptions,
     step: u64,
     rate: f64,
-) -> Result<(M, Done), TrainError>
+) -> Result<(M, StepDone), TrainError>
 where
     M: Module,
     O: Objective<M>,
@@ -243,7 +249,7 @@ where
     let noise = options.noise_scale.then(|| NoiseSample::new(squares, norm * norm, accumulated, f64::from(normalizer)));
     // PyTorch's clip_grad_norm_, its 1e-6 included.
     let scale = if options.clip > 0.0 { (options.clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
-    let done = Done { loss, gradient_norm: norm, noise };
+    let done = StepDone { loss, gradient_norm: norm, noise };
     let model = match optimizer {
         Optimizer::AdamW(adamw) => adamw.step(model, gradients, rate, scale),
         Optimizer::Sgd(sgd) => sgd.step(model, gradients, rate, scale),

@@ -7,6 +7,7 @@ mod generate;
 mod inspect;
 mod report;
 mod run;
+mod study;
 
 use std::num::NonZeroU16;
 
@@ -41,6 +42,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Run all stages of a recipe
     Run(run::Args),
+    /// Study how optimizers take to larger batches, each tuned anew at each size
+    Study(study::Args),
     /// Write text with a trained model: token after token, or a whole canvas in a few passes
     Generate(generate::Args),
     /// Measure how the loss of a trained model is curved: eigenvalues, trace, density, blocks, landscape
@@ -58,6 +61,7 @@ impl Command {
     pub fn run(self, options: &Options, device: &Device) -> anyhow::Result<()> {
         match self {
             Self::Run(args) => run::run(&args, options, device),
+            Self::Study(args) => study::run(&args, options, device),
             Self::Demo(args) => demo::run(&args, options, device),
             Self::Bench(args) => bench::run(&args, options, device),
             Self::Report(args) => report::run(&args),

@@ -9,10 +9,12 @@ use lapidary_train::Interrupt;
 
 use super::Options;
 use crate::device;
+use crate::exit::Usage;
 use crate::output;
 use crate::pipeline::report::{self, Naming, Written};
 use crate::pipeline::{self, BertSource, Examples, ModelSource, Run};
-use crate::recipe::{self, Recipe, Roots, TextRecipe};
+use crate::pictures::{self, PictureFiles, PictureRun, Pictures};
+use crate::recipe::{self, PictureRecipe, Recipe, RecipeKind, Roots, TextRecipe};
 use crate::stage::RunFolder;
 use crate::text::{self, TextRun};
 
@@ -41,8 +43,10 @@ pub struct Args {
 
 /// Runs every stage that is not done yet and writes the result.
 pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
-    if recipe::is_text(&args.recipe) {
-        return run_text(args, options, device);
+    match recipe::kind(&args.recipe) {
+        RecipeKind::Text => return run_text(args, options, device),
+        RecipeKind::Pictures => return run_pictures(args, options, device),
+        RecipeKind::Classes => (),
     }
     let mut recipe = Recipe::read(&args.recipe, &args.set)?;
     device::check(device, recipe.finetune.precision)?;
@@ -74,6 +78,43 @@ fn run_text(args: &Args, options: &Options, device: &Device) -> anyhow::Result<(
     let run = TextRun::new(&recipe, &roots(args, &interrupt), &folder, device, &interrupt)?;
     let written = text::write(&run, &text::all(&run)?)?;
     output::print(options.json, &written.run, &TextSummary(&written))
+}
+
+/// The same for a recipe of pictures.
+fn run_pictures(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+    let mut recipe = PictureRecipe::read(&args.recipe, &args.set)?;
+    if recipe.train.variants.is_empty() {
+        let what = if recipe.study.is_some() { "; it has a [study], which `lapidary study` runs" } else { "" };
+        return Err(Usage::new(format!("{} trains nothing: it has no [[train.variant]]{what}", args.recipe.display())).into());
+    }
+    device::check(device, recipe.train.precision)?;
+    recipe.seed = options.seed.unwrap_or(recipe.seed);
+    let interrupt = Interrupt::listen()?;
+    let files = PictureFiles::find(&recipe, &roots(args, &interrupt))?;
+    let folder = RunFolder::open(&out(args, &recipe.name))?;
+    let pictures = Pictures::read(&recipe, &files)?;
+    let run = PictureRun {
+        recipe: &recipe,
+        folder: &folder,
+        files: &files,
+        pictures: &pictures,
+        device,
+        interrupt: &interrupt,
+    };
+    let trained =
+        recipe.train.variants.iter().map(|variant| pictures::train(&run, variant)).collect::<Result<Vec<_>, _>>()?;
+    let written = pictures::write(&run, &trained)?;
+    output::print(options.json, &written.run, &PictureSummary(&written))
+}
+
+/// What a person reads at the end of a run on pictures.
+struct PictureSummary<'a>(&'a pictures::Written);
+
+impl std::fmt::Display for PictureSummary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", self.0.table.to_markdown())?;
+        writeln!(f, "{}\n{}", self.0.result.display(), self.0.report.display())
+    }
 }
 
 fn out(args: &Args, name: &str) -> PathBuf {

@@ -44,9 +44,12 @@ impl OptimizerOptions {
 }
 
 /// One of them at work.
-pub(crate) enum Optimizer {
+pub enum Optimizer {
+    /// AdamW.
     AdamW(AdamWOptimizer),
+    /// SGD.
     Sgd(SgdOptimizer),
+    /// K-FAC.
     Kfac(Box<KfacOptimizer>),
 }
 
@@ -59,6 +62,7 @@ pub(crate) enum Header {
 }
 
 impl Optimizer {
+    /// Before the first step.
     pub fn new(options: &OptimizerOptions) -> Self {
         match *options {
             OptimizerOptions::AdamW(options) => Self::AdamW(AdamWOptimizer::new(options)),
@@ -67,7 +71,7 @@ impl Optimizer {
         }
     }
 
-    pub fn save(&self) -> (Header, Vec<TensorSource<'static>>) {
+    pub(crate) fn save(&self) -> (Header, Vec<TensorSource<'static>>) {
         match self {
             Self::AdamW(adamw) => (Header::AdamW { steps: adamw.steps }, adamw.save()),
             Self::Sgd(sgd) => (Header::Sgd, sgd.save()),
@@ -80,7 +84,7 @@ impl Optimizer {
 
     /// # Errors
     /// The state of another optimizer or another model.
-    pub fn load(
+    pub(crate) fn load(
         &mut self,
         header: Header,
         entries: &mut Entries,

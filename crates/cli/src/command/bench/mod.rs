@@ -4,6 +4,7 @@ mod conv;
 mod curvature;
 mod decode;
 mod gemm;
+mod kfac;
 mod limits;
 mod peer;
 mod train;
@@ -74,6 +75,9 @@ pub enum Group {
     Gemm,
     /// One training step of ResNet-20 at batch 128, SGD
     Conv,
+    /// Training steps of ResNet-20 by SGD and by K-FAC, its factors every 10 and its inverses every 100 steps, batches of
+    /// 128 and 512; a run is 100 steps, so that --repeats 1 --warmup 0 --turns 3 is enough
+    Kfac,
     /// 128 tokens written one by one by the decoder of `train`, batch 1, f32 and bf16
     Decode,
     /// 256 tokens read at once by the same, logits of each
@@ -90,6 +94,7 @@ impl Group {
             Group::Train => "train",
             Group::Gemm => "gemm",
             Group::Conv => "conv",
+            Group::Kfac => "kfac",
             Group::Decode => "decode",
             Group::Prefill => "prefill",
             Group::Curvature => "curvature",
@@ -102,6 +107,7 @@ impl Group {
         match self {
             Group::Train => Ok(train::works(seed, device)),
             Group::Conv => Ok(conv::works(seed, device)),
+            Group::Kfac => Ok(kfac::works(seed, device)),
             Group::Curvature => Ok(curvature::works(seed, device)),
             _ if *device != Device::flex() => {
                 Err(Usage::new(format!("bench {} times the CPU; leave --device out", self.name())))
@@ -221,6 +227,9 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     limits::record(&mut result, &works, &measured)?;
     if args.group == Group::Write {
         text.push_str(&write::compare(&mut result, &works, &measured)?);
+    }
+    if args.group == Group::Kfac {
+        text.push_str(&kfac::compare(&mut result, &works, &measured)?);
     }
     let beside = if args.peer.is_some() { ", a turn of the peer after each of ours" } else { "" };
     result.notes.push(format!("Medians of {} runs in each of {} turns{beside}.", args.repeats, args.turns));

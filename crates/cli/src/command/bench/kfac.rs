@@ -1,0 +1,144 @@
+//! Training steps of ResNet-20 by SGD and by K-FAC, with its looks at the factors and its inversions.
+
+use anyhow::Context;
+use burn::tensor::Device;
+use lapidary_data::PictureBatch;
+use lapidary_eval::result::RunResult;
+use lapidary_kernels::precision::Precision;
+use lapidary_kernels::rng::Stream;
+use lapidary_models::objective::PictureClassification;
+use lapidary_models::resnet::{ResNet, ResNetConfig, Shortcut};
+use lapidary_train::{
+    BatchSource, KfacOptions, Optimizer, OptimizerOptions, Schedule, SgdOptions, TrainError, TrainOptions, step,
+};
+
+use super::{Measured, Work, median};
+
+/// A run is as many steps as there are between two inversions.
+const STEPS: u64 = 100;
+
+const BATCHES: [usize; 2] = [128, 512];
+
+/// Pixels of a side.
+const SIDE: usize = 32;
+
+pub fn works(seed: u64, device: &Device) -> Vec<Box<dyn Work>> {
+    let mut works: Vec<Box<dyn Work>> = Vec::new();
+    for batch in BATCHES {
+        for (name, optimizer) in [
+            ("sgd", OptimizerOptions::Sgd(SgdOptions::default())),
+            ("kfac", OptimizerOptions::Kfac(KfacOptions::default())),
+        ] {
+            let device = device.clone();
+            works.push(Box::new(Steps { batch, name, optimizer, seed, device, state: None }));
+        }
+    }
+    works
+}
+
+/// What K-FAC costs beside SGD for each batch of which both were timed.
+///
+/// # Errors
+/// A time that is no number.
+pub fn compare(result: &mut RunResult, works: &[Box<dyn Work>], measured: &[Measured]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let seconds = |name: String| {
+        let index = works.iter().position(|work| work.name() == name)?;
+        Some(median(&measured[index].ours))
+    };
+    for batch in BATCHES {
+        let of = |optimizer: &str| seconds(name(batch, optimizer));
+        let (Some(sgd), Some(kfac)) = (of("sgd"), of("kfac")) else { continue };
+        result.peers.insert(format!("resnet20_b{batch}.kfac.ratio_to_sgd"), kfac / sgd)?;
+        text.push_str(&format!("batch {batch}: a step of K-FAC takes {:.2} times one of SGD\n", kfac / sgd));
+    }
+    let KfacOptions { factors, inverses, .. } = KfacOptions::default();
+    result.notes.push(format!(
+        "Mean times of {STEPS} training steps of ResNet-20 one after the other, with K-FAC's factors every {} and its \
+         inverses every {} steps.",
+        factors.every, inverses.every
+    ));
+    Ok(text)
+}
+
+fn name(batch: usize, optimizer: &str) -> String {
+    format!("resnet20_b{batch}.{optimizer}")
+}
+
+/// [`STEPS`] steps on one random batch.
+struct Steps {
+    batch: usize,
+    name: &'static str,
+    optimizer: OptimizerOptions,
+    seed: u64,
+    device: Device,
+    state: Option<State>,
+}
+
+struct State {
+    model: ResNet,
+    optimizer: Optimizer,
+    batch: Always,
+    steps: u64,
+}
+
+struct Always(PictureBatch);
+
+impl BatchSource for Always {
+    type Batch = PictureBatch;
+
+    fn micro_batch(&self, _: u64) -> Result<PictureBatch, TrainError> {
+        Ok(self.0.clone())
+    }
+
+    fn per_epoch(&self) -> u64 {
+        1
+    }
+}
+
+impl Work for Steps {
+    fn name(&self) -> String {
+        name(self.batch, self.name)
+    }
+
+    fn prepare(&mut self) -> anyhow::Result<()> {
+        let config = ResNetConfig::cifar10(20, Shortcut::Padded)?;
+        let mut stream = Stream::new(self.seed, 0);
+        let pixels = (0..self.batch * SIDE * SIDE * 3).map(|_| stream.normal()).collect();
+        let labels = (0..self.batch).map(|_| stream.below(config.classes) as u32).collect();
+        self.state = Some(State {
+            model: ResNet::new(&config, self.seed, &self.device.clone().autodiff()),
+            optimizer: Optimizer::new(&self.optimizer),
+            batch: Always(PictureBatch { pixels, labels, height: SIDE, width: SIDE }),
+            steps: 0,
+        });
+        Ok(())
+    }
+
+    fn run(&mut self) -> anyhow::Result<()> {
+        let State { mut model, mut optimizer, batch, steps } = self.state.take().context("the step before failed")?;
+        let options = TrainOptions {
+            name: self.name(),
+            schedule: Schedule::new(1e-3, 0.0, u64::MAX),
+            optimizer: self.optimizer,
+            accumulate: 1,
+            clip: 0.0,
+            precision: Precision::F32,
+            dropout: 0.0,
+            seed: self.seed,
+            evaluate_every: 0,
+            save_every: 0,
+            keep: 1,
+            noise_scale: false,
+        };
+        for at in steps..steps + STEPS {
+            (model, _) = step(model, &PictureClassification, &batch, &mut optimizer, &options, at, 1e-3)?;
+        }
+        self.state = Some(State { model, optimizer, batch, steps: steps + STEPS });
+        Ok(())
+    }
+
+    fn pieces(&self) -> usize {
+        STEPS as usize
+    }
+}

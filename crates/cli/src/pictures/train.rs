@@ -1,0 +1,153 @@
+//! A stage for each variant: trained, then measured on the test.
+
+use std::num::NonZeroUsize;
+
+use anyhow::{Context, ensure};
+use burn::module::Module;
+use lapidary_data::BatchOptions;
+use lapidary_models::checkpoint::{FolderContents, TensorSource, write_folder};
+use lapidary_models::load::export;
+use lapidary_models::objective::PictureClassification;
+use lapidary_models::parameters;
+use lapidary_models::resnet::ResNet;
+use lapidary_train::optimizer::Block;
+use lapidary_train::{MetricsRow, PictureBatches, Schedule, TrainOptions};
+use serde::{Deserialize, Serialize};
+
+use super::{PictureRun, data};
+use crate::recipe::PictureVariant;
+use crate::stage::Inputs;
+
+/// What a training gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trained {
+    /// What results call it.
+    pub name: String,
+    /// Its optimizer, as people call it.
+    pub optimizer: String,
+    /// Of the network.
+    pub parameters: u64,
+    /// Steps of training.
+    pub steps: u64,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// Of the test, in per cent, at the step that was best on the kept pictures.
+    pub accuracy: f64,
+    /// Of the test, in nats.
+    pub loss: f64,
+    /// On the kept pictures at that step, in per cent.
+    pub kept_accuracy: f64,
+    /// That step.
+    pub best_step: u64,
+    /// The noise scale of the gradient at the end, in pictures, if it was measured.
+    pub noise_scale: Option<f64>,
+    /// Of K-FAC, which block each parameter had.
+    pub blocks: Vec<(String, Block)>,
+    /// The most memory that the process had held by then.
+    pub peak_rss_bytes: u64,
+    /// The curve, for the report.
+    pub curve: Vec<MetricsRow>,
+}
+
+/// Trains a variant, or finds it trained. The stage's folder has the checkpoint `model`.
+pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Trained> {
+    let (recipe, settings, pictures) = (run.recipe, &run.recipe.train, run.pictures);
+    let mut shared = serde_json::to_value(settings)?;
+    if let Some(fields) = shared.as_object_mut() {
+        fields.remove("variant");
+    }
+    let inputs = Inputs::new(&serde_json::json!({
+        "data": recipe.data,
+        "model": recipe.model,
+        "train": shared,
+        "variant": variant,
+        "seed": recipe.seed,
+    }))?;
+    let inputs = inputs.on(run.device).file("train", &run.files.train).file("test", &run.files.test);
+    let stage = run.folder.stage(&format!("train/{}", variant.name), &inputs)?;
+    if let Some(done) = stage.done::<Trained>()? {
+        tracing::info!("{}: done before", stage.name());
+        return Ok(done);
+    }
+    stage.begin()?;
+
+    ensure!(
+        settings.batch_size <= pictures.train.len(),
+        "train.batch_size is {}, and there are {} pictures to train on: lower it",
+        settings.batch_size,
+        pictures.train.len()
+    );
+    let options = BatchOptions {
+        batch_size: NonZeroUsize::new(settings.batch_size / settings.accumulate).context("train.batch_size is 0")?,
+        bucket_batches: NonZeroUsize::MIN,
+        seed: recipe.seed,
+    };
+    let batches = PictureBatches::new(&pictures.train, pictures.normalization, pictures.augmentation, options)?;
+    let an_epoch = pictures.train.len().div_ceil(settings.batch_size) as u64;
+    let total = an_epoch * settings.epochs as u64;
+    let options = TrainOptions {
+        name: variant.name.clone(),
+        schedule: Schedule::new(variant.learning_rate, variant.warmup, total).with_decay(variant.decay),
+        optimizer: variant.optimizer,
+        accumulate: settings.accumulate as u64,
+        clip: settings.clip,
+        precision: settings.precision,
+        dropout: 0.0,
+        seed: recipe.seed,
+        evaluate_every: an_epoch * settings.evaluate_every as u64,
+        save_every: an_epoch * settings.evaluate_every as u64,
+        keep: 1,
+        noise_scale: settings.noise_scale,
+    };
+    let fresh = data::fresh(recipe, pictures, recipe.seed, run.device)?;
+    let trained = lapidary_train::train(
+        fresh,
+        &PictureClassification,
+        &batches,
+        &mut |model: &ResNet| Ok(pictures.look_at_all(&model.valid(), &pictures.kept)?.1),
+        &options,
+        &stage.path().join("training"),
+        run.interrupt,
+    )?;
+    let model = trained.model.valid();
+    let (loss, accuracy) = pictures.look_at_all(&model, &pictures.test)?;
+    tracing::info!("{}: {accuracy:.2} % of the test", stage.name());
+    let config = recipe.model.config(pictures.train.classes.len())?.to_json(&pictures.train.classes);
+    let tensors =
+        export(&model).into_iter().map(|tensor| TensorSource::f32(tensor.name, tensor.shape, tensor.data)).collect();
+    let card = format!(
+        "# {} {}\n\nA residual network of {} layers, trained for {total} steps by {}. {accuracy:.2} % of the test.\n",
+        recipe.name,
+        variant.name,
+        recipe.model.layers,
+        variant.optimizer.title()
+    );
+    let config = config.as_object().context("a config is an object")?;
+    write_folder(
+        &stage.path().join("model"),
+        FolderContents { config, tensors, tokenizer: None, model_card: &card },
+    )?;
+    let mut count = 0;
+    parameters::visit(&trained.model, &mut |parameter| {
+        if parameter.trained {
+            count += parameter.shape.iter().product::<usize>() as u64;
+        }
+    });
+    let done = Trained {
+        name: variant.name.clone(),
+        optimizer: variant.optimizer.title().to_owned(),
+        parameters: count,
+        steps: total,
+        seconds: trained.seconds,
+        accuracy,
+        loss,
+        kept_accuracy: trained.best.0,
+        best_step: trained.best.1,
+        noise_scale: trained.rows.iter().rev().find_map(|row| row.noise_scale),
+        blocks: trained.blocks,
+        peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
+        curve: trained.rows,
+    };
+    stage.finish(&done)?;
+    Ok(done)
+}
