@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub use bits::Bits;
 use document::Sources;
-use remote::RemoteError;
 pub use pictures::{PictureRecipe, PictureVariant};
+use remote::RemoteError;
 pub use roots::Roots;
 pub use study::{Search, Study};
 pub use tasks::{FinetuneVariant, Form, LengthRule, PairFiles, PairFormat, QuestionShape, Task, TooLong};

@@ -3,6 +3,7 @@
 mod calls;
 mod curvature;
 mod inspect;
+mod pictures;
 mod run;
 mod tasks;
 mod text;

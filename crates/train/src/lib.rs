@@ -11,8 +11,8 @@ mod pairs;
 mod pictures;
 mod progress;
 pub mod schedule;
-pub mod study;
 mod state;
+pub mod study;
 mod trainer;
 mod windows;
 

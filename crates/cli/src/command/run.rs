@@ -11,9 +11,9 @@ use super::Options;
 use crate::device;
 use crate::exit::Usage;
 use crate::output;
+use crate::pictures::{self, PictureFiles, PictureRun, Pictures};
 use crate::pipeline::report::{self, Naming, Written};
 use crate::pipeline::{self, BertSource, Examples, ModelSource, Run};
-use crate::pictures::{self, PictureFiles, PictureRun, Pictures};
 use crate::recipe::{self, PictureRecipe, Recipe, RecipeKind, Roots, TextRecipe};
 use crate::stage::RunFolder;
 use crate::text::{self, TextRun};
@@ -85,7 +85,9 @@ fn run_pictures(args: &Args, options: &Options, device: &Device) -> anyhow::Resu
     let mut recipe = PictureRecipe::read(&args.recipe, &args.set)?;
     if recipe.train.variants.is_empty() {
         let what = if recipe.study.is_some() { "; it has a [study], which `lapidary study` runs" } else { "" };
-        return Err(Usage::new(format!("{} trains nothing: it has no [[train.variant]]{what}", args.recipe.display())).into());
+        return Err(
+            Usage::new(format!("{} trains nothing: it has no [[train.variant]]{what}", args.recipe.display())).into()
+        );
     }
     device::check(device, recipe.train.precision)?;
     recipe.seed = options.seed.unwrap_or(recipe.seed);

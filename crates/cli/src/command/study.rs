@@ -108,9 +108,7 @@ fn worker_arguments(args: &Args, options: &Options, out: &std::path::Path) -> Ve
 }
 
 fn costs(cost: &Cost, workers: NonZeroUsize) -> serde_json::Value {
-    let part = |(optimizer, batch, trials, steps): &(String, usize, usize, u64)| {
-        json!({ "optimizer": optimizer, "batch": batch, "trials": trials, "steps": steps })
-    };
+    let part = |(optimizer, batch, trials, steps): &(String, usize, usize, u64)| json!({ "optimizer": optimizer, "batch": batch, "trials": trials, "steps": steps });
     let parts: Vec<_> = cost.parts.iter().map(part).collect();
     json!({ "parts": parts, "pictures": cost.pictures, "seconds": cost.seconds, "workers": workers })
 }

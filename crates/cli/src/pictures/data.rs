@@ -57,7 +57,12 @@ impl Pictures {
             test.classes
         );
         let sizes = [&all, &test].map(|set| (set.height, set.width));
-        ensure!(sizes[0] == sizes[1], "the training part has pictures of {:?}, the test of {:?} pixels", sizes[0], sizes[1]);
+        ensure!(
+            sizes[0] == sizes[1],
+            "the training part has pictures of {:?}, the test of {:?} pixels",
+            sizes[0],
+            sizes[1]
+        );
         let classes = all.classes.len();
         let each = |count: usize, key: &str| {
             ensure!(count >= classes, "data.{key} is {count}, less than one for each of {classes} classes");

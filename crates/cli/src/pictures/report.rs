@@ -48,8 +48,7 @@ pub fn empty_result(run: &PictureRun, name: &str) -> RunResult {
 pub fn write(run: &PictureRun, trained: &[Trained]) -> anyhow::Result<Written> {
     let mut result = empty_result(run, &run.recipe.name);
     let pictures = run.pictures;
-    for (what, count) in
-        [("train", pictures.train.len()), ("kept", pictures.kept.len()), ("test", pictures.test.len())]
+    for (what, count) in [("train", pictures.train.len()), ("kept", pictures.kept.len()), ("test", pictures.test.len())]
     {
         result.metrics.insert(format!("pictures.data.{what}"), count as f64)?;
     }
@@ -99,7 +98,8 @@ pub fn write(run: &PictureRun, trained: &[Trained]) -> anyhow::Result<Written> {
 
 fn table(trained: &[Trained]) -> Table {
     let columns = [Column::text("Training"), Column::text("Optimizer")].into_iter();
-    let numbers = ["Accuracy, test (%)", "Accuracy, kept (%)", "Steps", "Hours", "Seconds a step", "Noise scale (pictures)"];
+    let numbers =
+        ["Accuracy, test (%)", "Accuracy, kept (%)", "Steps", "Hours", "Seconds a step", "Noise scale (pictures)"];
     trained
         .iter()
         .fold(Table::new(columns.chain(numbers.map(Column::number))), |table, one| {
@@ -145,11 +145,21 @@ fn page(run: &PictureRun, trained: &[Trained], result: &RunResult, table: Table)
     let charts = [
         line("Training loss", "Step", loss.clone().log(), |row| Some((row.step as f64, row.loss?)), 40.0),
         line("Training loss over time", "Seconds", loss.log(), |row| Some((row.seconds, row.loss?)), 40.0),
-        line("Accuracy on the kept pictures", "Step", Axis::new("Accuracy").unit("%"), |row| {
-            Some((row.step as f64, row.validation?))
-        }, 0.0),
+        line(
+            "Accuracy on the kept pictures",
+            "Step",
+            Axis::new("Accuracy").unit("%"),
+            |row| Some((row.step as f64, row.validation?)),
+            0.0,
+        ),
         line("Learning rate", "Step", Axis::new("Learning rate"), |row| Some((row.step as f64, row.rate?)), 0.0),
-        line("Norm of the gradient", "Step", Axis::new("Norm").log(), |row| Some((row.step as f64, row.gradient_norm?)), 40.0),
+        line(
+            "Norm of the gradient",
+            "Step",
+            Axis::new("Norm").log(),
+            |row| Some((row.step as f64, row.gradient_norm?)),
+            40.0,
+        ),
         line("Damping", "Step", Axis::new("Damping").log(), |row| Some((row.step as f64, row.damping?)), 0.0),
         line("Noise scale", "Step", Axis::new("Pictures").log(), |row| Some((row.step as f64, row.noise_scale?)), 0.0),
     ];

@@ -123,10 +123,7 @@ pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Train
         variant.optimizer.title()
     );
     let config = config.as_object().context("a config is an object")?;
-    write_folder(
-        &stage.path().join("model"),
-        FolderContents { config, tensors, tokenizer: None, model_card: &card },
-    )?;
+    write_folder(&stage.path().join("model"), FolderContents { config, tensors, tokenizer: None, model_card: &card })?;
     let mut count = 0;
     parameters::visit(&trained.model, &mut |parameter| {
         if parameter.trained {

@@ -190,5 +190,7 @@ pub(super) fn check(study: &Study) -> Checked {
 fn span(key: &str, span: Span) -> Checked {
     positive(&format!("{key}.from"), span.from)?;
     positive(&format!("{key}.to"), span.to)?;
-    ensure(key, span.from <= span.to, || format!("should go from the smaller to the larger, is {} to {}", span.from, span.to))
+    ensure(key, span.from <= span.to, || {
+        format!("should go from the smaller to the larger, is {} to {}", span.from, span.to)
+    })
 }

@@ -7,8 +7,8 @@ mod saved;
 mod sgd;
 
 pub use adamw::{AdamWOptimizer, AdamWOptions, accumulate, gradient_norm};
-pub use any::{Optimizer, OptimizerOptions};
 pub(crate) use any::Header;
+pub use any::{Optimizer, OptimizerOptions};
 pub(crate) use kfac::Before;
 pub use kfac::{
     Block, DampingRule, FactorEstimate, Interval, KfacForm, KfacOptimizer, KfacOptions, Raised, VectorBlock,

@@ -174,8 +174,7 @@ impl StudyStore {
     pub fn plan(&mut self, trials: &[StudyTrial]) -> Result<(), StoreError> {
         let path = self.path.clone();
         let failed = |error| failed(&path, error);
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         for trial in trials {
             let insert = "INSERT OR IGNORE INTO trial (optimizer, batch, setting, repetition, options, status)
                           VALUES (?1, ?2, ?3, ?4, ?5, 'pending')";
@@ -204,8 +203,7 @@ impl StudyStore {
     pub fn take(&mut self) -> Result<Option<StudyTrial>, StoreError> {
         let path = self.path.clone();
         let failed = |error| failed(&path, error);
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let next = "SELECT id FROM trial WHERE status = 'pending' ORDER BY id LIMIT 1";
         let Some(id) = transaction.query_row(next, [], |row| row.get::<_, i64>(0)).optional().map_err(failed)? else {
             return Ok(None);
@@ -223,19 +221,18 @@ impl StudyStore {
     pub fn finish(&mut self, id: i64, outcome: &TrialOutcome) -> Result<(), StoreError> {
         let path = self.path.clone();
         let failed = |error| failed(&path, error);
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         // The curve has a table of its own.
         let rest = TrialOutcome { curve: Vec::new(), ..outcome.clone() };
         let update = "UPDATE trial SET status = 'done', outcome = ?2, steps_to_loss = ?3, steps_to_accuracy = ?4,
                       diverged_at = ?5, seconds = ?6 WHERE id = ?1";
         let text = serde_json::to_string(&rest).unwrap_or_default();
         let diverged = outcome.diverged_at.map(|step| step as i64);
-        let values =
-            params![id, text, outcome.steps_to_loss, outcome.steps_to_accuracy, diverged, outcome.seconds];
+        let values = params![id, text, outcome.steps_to_loss, outcome.steps_to_accuracy, diverged, outcome.seconds];
         transaction.execute(update, values).map_err(failed)?;
         for look in &outcome.curve {
-            let insert = "INSERT OR REPLACE INTO curve (trial, step, loss, accuracy, seconds) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let insert =
+                "INSERT OR REPLACE INTO curve (trial, step, loss, accuracy, seconds) VALUES (?1, ?2, ?3, ?4, ?5)";
             let values = params![id, look.step as i64, look.loss, look.accuracy, look.seconds];
             transaction.execute(insert, values).map_err(failed)?;
         }
@@ -248,7 +245,8 @@ impl StudyStore {
     /// The file cannot be read, or a row of it makes no sense.
     pub fn trials(&self) -> Result<Vec<StudyTrial>, StoreError> {
         let failed = |error| failed(&self.path, error);
-        let select = "SELECT id, optimizer, batch, setting, repetition, options, status, outcome FROM trial ORDER BY id";
+        let select =
+            "SELECT id, optimizer, batch, setting, repetition, options, status, outcome FROM trial ORDER BY id";
         let mut statement = self.connection.prepare(select).map_err(failed)?;
         let rows = statement.query_map([], |row| {
             Ok((
@@ -266,8 +264,9 @@ impl StudyStore {
             };
             let count = |number: i64| usize::try_from(number).map_err(|error| wrong(error.to_string()));
             let status = [Status::Pending, Status::Running, Status::Done].into_iter().find(|it| it.name() == status);
-            let mut outcome: Option<TrialOutcome> =
-                outcome.map(|text| serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))).transpose()?;
+            let mut outcome: Option<TrialOutcome> = outcome
+                .map(|text| serde_json::from_str(&text).map_err(|error| wrong(error.to_string())))
+                .transpose()?;
             if let Some(outcome) = &mut outcome {
                 outcome.curve = self.curve(id)?;
             }

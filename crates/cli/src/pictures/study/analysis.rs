@@ -51,10 +51,8 @@ pub struct Best {
 pub fn analyse(names: &[String], batches: &[usize], trials: &[StudyTrial]) -> Vec<OfOptimizer> {
     let of_optimizer = |name: &String| {
         let sizes: Vec<OfSize> = batches.iter().map(|batch| of_size(name, *batch, trials)).collect();
-        let points: Vec<(f64, f64)> = sizes
-            .iter()
-            .filter_map(|size| Some((size.batch as f64, size.best.as_ref()?.steps?[0])))
-            .collect();
+        let points: Vec<(f64, f64)> =
+            sizes.iter().filter_map(|size| Some((size.batch as f64, size.best.as_ref()?.steps?[0]))).collect();
         OfOptimizer { name: name.clone(), critical: critical_batch(&points), sizes }
     };
     names.iter().map(of_optimizer).collect()

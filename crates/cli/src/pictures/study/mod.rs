@@ -33,7 +33,11 @@ const SAMPLE: usize = 1000;
 /// # Errors
 /// It has none, or one whose batches the data are too few for.
 pub fn of<'a>(run: &PictureRun<'a>) -> anyhow::Result<&'a Study> {
-    let study = run.recipe.study.as_ref().context("the recipe has no [study]; CONTRIBUTING.md and recipes/kfac-cifar10.toml show one")?;
+    let study = run
+        .recipe
+        .study
+        .as_ref()
+        .context("the recipe has no [study]; CONTRIBUTING.md and recipes/kfac-cifar10.toml show one")?;
     if let Some(batch) = study.batch_sizes.iter().find(|batch| **batch > run.pictures.train.len()) {
         bail!(
             "study.batch_sizes has {batch}, and there are {} pictures to train on: take smaller batches or more pictures",
@@ -161,7 +165,9 @@ fn watch(run: &PictureRun, store: &StudyStore, children: &mut [Child]) -> anyhow
         for child in children.iter_mut() {
             match child.try_wait()? {
                 None => running += 1,
-                Some(status) => ensure!(status.success() || run.interrupt.raised(), "a process of the study ended with {status}"),
+                Some(status) => {
+                    ensure!(status.success() || run.interrupt.raised(), "a process of the study ended with {status}")
+                }
             }
         }
         if running == 0 {

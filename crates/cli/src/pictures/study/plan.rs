@@ -84,8 +84,7 @@ pub fn search(study: &Study, seed: u64, pictures: usize) -> anyhow::Result<Vec<S
 
 /// Of every size and optimizer whose search is done, the best setting again, with seeds of their own.
 pub fn repetitions(study: &Study, trials: &[StudyTrial]) -> Vec<StudyTrial> {
-    let places: BTreeSet<(&str, usize)> =
-        trials.iter().map(|trial| (trial.optimizer.as_str(), trial.batch)).collect();
+    let places: BTreeSet<(&str, usize)> = trials.iter().map(|trial| (trial.optimizer.as_str(), trial.batch)).collect();
     let mut planned = Vec::new();
     for (optimizer, batch) in places {
         let of_search: Vec<&StudyTrial> = searched(trials, optimizer, batch).collect();
@@ -108,7 +107,11 @@ pub fn repetitions(study: &Study, trials: &[StudyTrial]) -> Vec<StudyTrial> {
 }
 
 /// The trials of the search of one size and optimizer.
-pub fn searched<'a>(trials: &'a [StudyTrial], optimizer: &'a str, batch: usize) -> impl Iterator<Item = &'a StudyTrial> {
+pub fn searched<'a>(
+    trials: &'a [StudyTrial],
+    optimizer: &'a str,
+    batch: usize,
+) -> impl Iterator<Item = &'a StudyTrial> {
     trials.iter().filter(move |it| it.optimizer == optimizer && it.batch == batch && it.repetition == 0)
 }
 
@@ -176,7 +179,17 @@ pub fn cost(run: &PictureRun, study: &Study, trials: &[StudyTrial]) -> anyhow::R
 }
 
 fn seconds_a_picture(run: &PictureRun, study: &Study, optimizer: &OptimizerOptions) -> anyhow::Result<f64> {
-    const STEPS: u64 = 4;
+    /// Steps that are timed at most.
+    const MOST: u64 = 20;
+    let mut optimizer = *optimizer;
+    let steps = match &mut optimizer {
+        // Its looks and inversions at the pace that they have in the long run.
+        OptimizerOptions::Kfac(kfac) => {
+            (kfac.factors.burn_in, kfac.inverses.burn_in) = (0, 0);
+            kfac.factors.every.max(kfac.inverses.every).clamp(4, MOST)
+        }
+        _ => 4,
+    };
     let batch = study.batch_sizes.iter().copied().min().unwrap_or(1);
     let size = NonZeroUsize::new(batch).context("a batch of no pictures")?;
     let options = BatchOptions { batch_size: size, bucket_batches: NonZeroUsize::MIN, seed: run.recipe.seed };
@@ -185,8 +198,8 @@ fn seconds_a_picture(run: &PictureRun, study: &Study, optimizer: &OptimizerOptio
     let mut model = data::fresh(run.recipe, pictures, run.recipe.seed, run.device)?;
     let options = TrainOptions {
         name: String::new(),
-        schedule: Schedule::new(1e-4, 0.0, STEPS),
-        optimizer: *optimizer,
+        schedule: Schedule::new(1e-4, 0.0, steps),
+        optimizer,
         accumulate: 1,
         clip: 0.0,
         precision: lapidary_kernels::precision::Precision::F32,
@@ -197,14 +210,14 @@ fn seconds_a_picture(run: &PictureRun, study: &Study, optimizer: &OptimizerOptio
         keep: 1,
         noise_scale: false,
     };
-    let mut optimizer = Optimizer::new(optimizer);
+    let mut optimizer = Optimizer::new(&optimizer);
     let mut begun = Instant::now();
-    for at in 0..=STEPS {
-        // The first one warms up, and has factors and inverses that are not of every step.
+    for at in 0..=steps {
+        // The first one warms up.
         if at == 1 {
             begun = Instant::now();
         }
         (model, _) = step(model, &PictureClassification, &batches, &mut optimizer, &options, at, 1e-4)?;
     }
-    Ok(begun.elapsed().as_secs_f64() / (STEPS as usize * batch) as f64)
+    Ok(begun.elapsed().as_secs_f64() / (steps as usize * batch) as f64)
 }

@@ -5,8 +5,8 @@ use lapidary_eval::report::{
 };
 use lapidary_train::study::{Status, StudyStore, StudyTrial};
 
-use super::super::report::{Written, empty_result, key};
 use super::super::PictureRun;
+use super::super::report::{Written, empty_result, key};
 use super::analysis::{OfOptimizer, analyse, words};
 use super::plan::{damping, searched};
 use crate::recipe::Study;
@@ -125,7 +125,9 @@ fn table(study: &Study, found: &[OfOptimizer], pictures: usize) -> Table {
             ]);
         }
     }
-    table.caption(format!("The best setting of each size, until a loss of {} nats", study.target_loss)).without_empty_columns()
+    table
+        .caption(format!("The best setting of each size, until a loss of {} nats", study.target_loss))
+        .without_empty_columns()
 }
 
 fn page(
@@ -156,7 +158,8 @@ fn page(
     let over_batch = |title: &str, y: Axis, of: &dyn Fn(&super::analysis::Best, usize) -> Option<f64>| {
         let mut chart = LineChart::new(title, Axis::new("Pictures a step").log(), y);
         for one in found {
-            let points = one.sizes.iter().filter_map(|size| Some((size.batch as f64, of(size.best.as_ref()?, size.batch)?)));
+            let points =
+                one.sizes.iter().filter_map(|size| Some((size.batch as f64, of(size.best.as_ref()?, size.batch)?)));
             chart = chart.series(Series::new(&one.name, points));
         }
         chart
@@ -178,7 +181,8 @@ fn page(
         over_batch("Accuracy on the kept pictures", Axis::new("Accuracy").unit("%"), &|best, _| best.accuracy);
     let noise = over_batch("Noise scale of the gradient", Axis::new("Pictures").log(), &|best, _| best.noise_scale);
     let mut scaling = Section::new("Larger batches").charts([steps, seconds, pictures, accuracy].map(Into::into));
-    if found.iter().any(|of| of.sizes.iter().any(|it| it.best.as_ref().is_some_and(|best| best.noise_scale.is_some()))) {
+    if found.iter().any(|of| of.sizes.iter().any(|it| it.best.as_ref().is_some_and(|best| best.noise_scale.is_some())))
+    {
         scaling = scaling.chart(noise.caption(
             "What the noise says of the batch up to which larger ones pay; measured in two halves of each batch.",
         ));
@@ -241,7 +245,8 @@ fn settings(of: &OfOptimizer, batch: usize, trials: &[StudyTrial]) -> ScatterCha
     }
     let y = if has_damping { Axis::new("Damping").log() } else { Axis::new("Last loss").unit("nats").log() };
     let title = format!("{}, batch {batch}", of.name);
-    let chart = ScatterChart::new(title, Axis::new("Learning rate").log(), y).caption("Numbers are steps to the target.");
+    let chart =
+        ScatterChart::new(title, Axis::new("Learning rate").log(), y).caption("Numbers are steps to the target.");
     let series = classes.into_iter().zip(points).filter(|(_, points)| !points.is_empty());
     series.fold(chart, |chart, (name, points)| chart.series(ScatterSeries::new(name, points)))
 }
