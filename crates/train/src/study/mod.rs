@@ -11,4 +11,4 @@ mod trial;
 pub use fit::{CriticalBatch, critical_batch};
 pub use points::{evenly, grid};
 pub use store::{Status, StoreError, StudyStore, StudyTrial};
-pub use trial::{Look, TrialOptions, TrialOutcome, run_trial};
+pub use trial::{Look, Seen, TrialOptions, TrialOutcome, run_trial};

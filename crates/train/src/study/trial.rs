@@ -31,7 +31,16 @@ pub struct TrialOptions {
     pub stop_at_targets: bool,
 }
 
-/// What is seen of a model during a trial.
+/// What a look at a model sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// On a fixed sample of what is trained on, in nats.
+    pub loss: f64,
+    /// On what is kept, in per cent.
+    pub accuracy: f64,
+}
+
+/// What has been seen of a model during a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Look {
     /// Steps done.
@@ -63,7 +72,7 @@ pub struct TrialOutcome {
     pub noise_scale: Option<f64>,
 }
 
-/// Runs a trial on a fresh model; `look` gives loss and accuracy. Loss or gradients that are no numbers end it and are an
+/// Runs a trial on a fresh model; Loss or gradients that are no numbers end it and are an
 /// outcome; so is a loss far above what it began with.
 ///
 /// # Errors
@@ -73,7 +82,7 @@ pub fn run_trial<M, O, S>(
     mut model: M,
     objective: &O,
     source: &S,
-    look: &mut dyn FnMut(&M) -> Result<(f64, f64), TrainError>,
+    look: &mut dyn FnMut(&M) -> Result<Seen, TrainError>,
     options: &TrialOptions,
     interrupt: &Interrupt,
 ) -> Result<TrialOutcome, TrainError>
@@ -102,7 +111,7 @@ where
     let mut outcome = TrialOutcome::default();
     let mut noise = NoiseScale::default();
     let total = options.schedule.total;
-    let (loss, accuracy) = look(&model)?;
+    let Seen { loss, accuracy } = look(&model)?;
     outcome.curve.push(Look { step: 0, loss, accuracy, seconds: 0.0 });
     let far = FAR * loss;
     for at in 0..total {
@@ -129,7 +138,7 @@ where
         if !(at + 1).is_multiple_of(options.look_every.max(1)) && at + 1 < total {
             continue;
         }
-        let (loss, accuracy) = look(&model)?;
+        let Seen { loss, accuracy } = look(&model)?;
         if !loss.is_finite() || loss > far {
             outcome.diverged_at = Some(at + 1);
             break;

@@ -13,7 +13,7 @@ use burn::module::Module;
 use lapidary_data::BatchOptions;
 use lapidary_models::objective::PictureClassification;
 use lapidary_models::resnet::ResNet;
-use lapidary_train::study::{Status, StudyStore, StudyTrial, TrialOptions, TrialOutcome, run_trial};
+use lapidary_train::study::{Seen, Status, StudyStore, StudyTrial, TrialOptions, TrialOutcome, run_trial};
 use lapidary_train::{PictureBatches, Progress};
 
 use super::{PictureRun, data};
@@ -114,7 +114,7 @@ fn trial_outcome(run: &PictureRun, trial: &StudyTrial) -> anyhow::Result<TrialOu
         let model = model.valid();
         let (loss, _) = pictures.look(&model, &pictures.train, &sample)?;
         let (_, accuracy) = pictures.look_at_all(&model, &pictures.kept)?;
-        Ok((loss, accuracy))
+        Ok(Seen { loss, accuracy })
     };
     Ok(run_trial(fresh, &PictureClassification, &batches, &mut look, &trial.options, run.interrupt)?)
 }
