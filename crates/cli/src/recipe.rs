@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use lapidary_data::{ConllColumns, SpanOptions};
 use lapidary_kernels::precision::Precision;
+use lapidary_train::OptimizerOptions;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -178,7 +179,7 @@ impl Format {
     }
 }
 
-/// Fine-tuning: AdamW, linear warm-up and decay.
+/// Fine-tuning: linear warm-up and decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Finetune {
@@ -195,10 +196,18 @@ pub struct Finetune {
     pub learning_rate: f64,
     /// Share of the steps in which the rate rises, 0 to 1. Default: 0.1.
     pub warmup: f64,
-    /// Decoupled weight decay. Default: 0.01.
+    /// Decoupled weight decay of AdamW. Default: 0.01.
     pub weight_decay: f64,
+    /// `{ kind = "sgd" }`, `adamw` or `kfac`, with its settings, its weight decay among them. Default: AdamW with
+    /// `weight_decay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerOptions>,
     /// Longest gradient, in the 2-norm. Default: 1.
     pub clip: f64,
+    /// Whether the noise scale of the gradient is measured, which says up to what size of batch a larger one pays. Wants
+    /// `accumulate` of two or more. Default: no.
+    #[serde(skip_serializing_if = "is_no")]
+    pub noise_scale: bool,
     /// Share of activations dropped, 0 to 1. Default: 0.1.
     pub dropout: f64,
     /// Batches that are drawn together and sorted by length. Default: 50.
@@ -278,6 +287,11 @@ fn default_variant_batch_size() -> usize {
     32
 }
 
+/// Runs from before there was such a key stay what they are.
+fn is_no(flag: &bool) -> bool {
+    !flag
+}
+
 impl Default for Finetune {
     fn default() -> Self {
         Self {
@@ -288,7 +302,9 @@ impl Default for Finetune {
             learning_rate: 5e-5,
             warmup: 0.1,
             weight_decay: 0.01,
+            optimizer: None,
             clip: 1.0,
+            noise_scale: false,
             dropout: 0.1,
             bucket_batches: 50,
             evaluate_every: 500,

@@ -201,3 +201,36 @@ fn a_folder_in_use_or_foreign_is_left_alone() {
     assert!(place.failure(&[], 1).contains("finetune"));
     assert_eq!(fs::read_to_string(stage.join("thesis.txt")).expect("still there"), "mine");
 }
+
+#[test]
+fn any_optimizer_and_the_noise_of_its_gradient() {
+    let place = Place::new();
+    let run = |sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>();
+        Called::of(
+            lapidary()
+                .current_dir(place.path("."))
+                .args(["run", "recipe.toml", "--json", "--set", "quantize.variant=[]"])
+                .args(sets)
+                .output()
+                .expect("it starts"),
+        )
+    };
+    let kfac = "finetune.optimizer={ kind = \"kfac\", damping = 0.1, estimate = \"sampled\" }";
+    let called = run(&[kfac, "finetune.accumulate=2", "finetune.noise_scale=true"]);
+    assert_eq!(called.code, Some(0), "{}", called.stderr);
+    let page = fs::read_to_string(place.path("runs/tiny/report.html")).expect("a page");
+    assert!(page.contains("Noise scale of the gradient"));
+    for (sets, expected) in [
+        (&["finetune.noise_scale=true"][..], "set finetune.accumulate to 2 or more"),
+        (&[kfac, "finetune.weight_decay=0.3"], "is part of finetune.optimizer where there is one"),
+        (&["finetune.optimizer={ kind = \"kfac\", damping = 0 }"], "finetune.optimizer.damping: should be a positive"),
+        (
+            &["finetune.optimizer={ kind = \"kfac\", damping_rule = { kind = \"adaptive\", factor = 2 } }"],
+            "finetune.optimizer.damping_rule: factor should be between 0 and 1",
+        ),
+    ] {
+        let called = run(sets);
+        assert!(called.error(2).contains(expected), "{}", called.stderr);
+    }
+}

@@ -314,6 +314,30 @@ fn a_stopped_training_of_text_goes_on() {
 }
 
 #[test]
+fn text_is_learned_by_any_optimizer() {
+    let folder = folder();
+    let kfac = "pretrain.optimizer={ kind = \"kfac\", damping = 0.1, strict = false }";
+    let run = |sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        in_folder(folder.path(), &["run", "small.toml", "--json"].into_iter().chain(sets).collect::<Vec<_>>())
+    };
+    let called = run(&[kfac, "pretrain.accumulate=2", "pretrain.noise_scale=true"]);
+    assert_eq!(called.code, Some(0), "{}", called.stderr);
+    let result: Value = serde_json::from_str(&called.stdout).expect("JSON");
+    assert!(result["metrics"]["text.held_out.bits_per_byte.twin"].as_f64() > Some(0.0));
+    // The output matrix is part of the loss, and has no factors.
+    let strict = run(&["pretrain.optimizer={ kind = \"kfac\" }"]);
+    assert!(
+        strict.code == Some(1) && strict.stderr.contains("K-FAC has no factors of output.weight"),
+        "{}",
+        strict.stderr
+    );
+    assert!(
+        run(&["pretrain.accumulate=3"]).error(2).contains("pretrain.accumulate: should divide the batch size of 4")
+    );
+}
+
+#[test]
 fn bad_recipes_of_text_are_told_in_one_line() {
     let folder = folder();
     let set = |set: &str| in_folder(folder.path(), &["run", "small.toml", "--set", set]);

@@ -88,7 +88,9 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
     let options = TrainOptions {
         name: format!("seed {seed} fine-tune"),
         schedule: Schedule::new(settings.learning_rate, settings.warmup, total),
-        optimizer: AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() }.into(),
+        optimizer: settings
+            .optimizer
+            .unwrap_or_else(|| AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() }.into()),
         accumulate: accumulate as u64,
         clip: settings.clip,
         dropout: settings.dropout as f32,
@@ -97,7 +99,7 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
         evaluate_every: settings.evaluate_every as u64,
         save_every: settings.evaluate_every as u64,
         keep: settings.keep,
-        noise_scale: false,
+        noise_scale: settings.noise_scale,
     };
     let mut validate = validator(run);
     let trained = train(

@@ -175,6 +175,15 @@ fn notes(run: &Run, outcome: &Outcome) -> Vec<String> {
     if outcome.seeds.len() > 1 {
         notes.push(format!("Curvature was measured on seed {}; all seeds' mixed cuts follow it.", first.seed));
     }
+    for seed in &outcome.seeds {
+        if let Some(scale) = seed.finetuned.curve.iter().rev().find_map(|row| row.noise_scale) {
+            notes.push(format!(
+                "Seed {}: at the end of fine-tuning the gradient's noise weighs as much as itself in a batch of {scale:.0} \
+                 targets: much larger batches hardly pay.",
+                seed.seed
+            ));
+        }
+    }
     notes.extend(run.examples.losses.iter().cloned());
     notes.push(format!(
         "Dropout {} after the embeddings, in the two halves of every block and before a classifier, not on \
@@ -370,7 +379,13 @@ fn training(outcome: &Outcome, title: &str) -> Section {
     let line = |title: &str, y: Axis, lines: Vec<Series>| {
         Chart::from(lines.into_iter().fold(LineChart::new(title, Axis::new("Step"), y), LineChart::series))
     };
-    Section::new("Training").charts([
+    let noise = series(|row| row.noise_scale, 0.0);
+    let noise = noise.iter().any(|series| !series.points.is_empty()).then(|| {
+        let lines = noise.into_iter().filter(|series| !series.points.is_empty()).collect();
+        line("Noise scale of the gradient", Axis::new("Examples").log(), lines)
+    });
+    let section = Section::new("Training").charts(noise);
+    section.charts([
         line("Training loss", Axis::new("Cross-entropy").unit("nats").from_zero(), series(|row| row.loss, 40.0)),
         line(&format!("{title} on the validation part"), Axis::new(title).unit("%"), series(|row| row.validation, 0.0)),
         line("Learning rate", Axis::new("Learning rate"), series(|row| row.rate, 0.0)),

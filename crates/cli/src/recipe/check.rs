@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use lapidary_train::OptimizerOptions;
+
 use super::{Bits, Curvature, Data, Finetune, Format, Model, Quantize, Recipe, Variant};
 
 /// A value that cannot be used.
@@ -106,6 +108,9 @@ fn finetune(finetune: &Finetune) -> Checked {
     ensure("finetune.accumulate", batch_size % accumulate == 0, || {
         format!("should divide the batch size of {batch_size}, is {accumulate}")
     })?;
+    noise_scale("finetune", finetune.noise_scale, accumulate)?;
+    let own = Finetune::default().weight_decay;
+    optimizer("finetune", finetune.optimizer.as_ref(), weight_decay != own)?;
     dropout("finetune.dropout", finetune.dropout)?;
     count("finetune.bucket_batches", finetune.bucket_batches, 1..=1_000_000)?;
     count("finetune.keep", finetune.keep, 1..=MANY)
@@ -132,6 +137,22 @@ impl Training {
         positive(&key("clip"), self.clip)?;
         count(&key("evaluate_every"), self.evaluate_every, 1..=MANY)
     }
+}
+
+/// Whether the noise of the gradient can be measured.
+pub fn noise_scale(section: &str, measured: bool, accumulate: usize) -> Checked {
+    ensure(&format!("{section}.noise_scale"), !measured || accumulate > 1, || {
+        format!("is measured between the micro-batches of a step: set {section}.accumulate to 2 or more")
+    })
+}
+
+/// An optimizer that a section may name, and its weight decay, which is set beside it or not.
+pub fn optimizer(section: &str, options: Option<&OptimizerOptions>, decays: bool) -> Checked {
+    let Some(options) = options else { return Ok(()) };
+    ensure(&format!("{section}.weight_decay"), !decays, || {
+        format!("is part of {section}.optimizer where there is one: set it there")
+    })?;
+    super::pictures::optimizer(&format!("{section}.optimizer"), options)
 }
 
 pub fn dropout(key: &str, value: f64) -> Checked {

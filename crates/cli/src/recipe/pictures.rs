@@ -213,9 +213,7 @@ fn check(recipe: &PictureRecipe) -> Checked {
     ensure("train.accumulate", train.batch_size.is_multiple_of(train.accumulate), || {
         format!("should divide the batch size of {}, is {}", train.batch_size, train.accumulate)
     })?;
-    ensure("train.noise_scale", !train.noise_scale || train.accumulate > 1, || {
-        "is measured between the micro-batches of a step: set train.accumulate to 2 or more".to_owned()
-    })?;
+    check::noise_scale("train", train.noise_scale, train.accumulate)?;
     not_negative("train.clip", train.clip)?;
     count("train.evaluate_every", train.evaluate_every, 1..=check::MANY)?;
     for (index, variant) in train.variants.iter().enumerate() {

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use lapidary_data::Algorithm;
 use lapidary_kernels::precision::Precision;
+use lapidary_train::OptimizerOptions;
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, Checked, count, distinct, ensure, filled, name, positive, share};
 use super::tasks::{self, Task, TextFinetune, Writing};
-use super::{RecipeError, read_checked};
+use super::{RecipeError, is_no, read_checked};
 
 /// An experiment: a tokenizer is trained on text, and models of one size by several objectives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,22 +110,33 @@ pub enum Encoding {
     Learned,
 }
 
-/// Training on windows of the text: AdamW, linear warm-up and decay.
+/// Training on windows of the text: linear warm-up and decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pretrain {
-    /// Windows a step, each as long as the model has positions. Default: 16.
+    /// Windows a step, each as long as the model has positions, over all accumulated parts. Default: 16.
     pub batch_size: usize,
+    /// Parts that a step's gradient is summed from; divides `batch_size`. Default: 1.
+    #[serde(skip_serializing_if = "is_one")]
+    pub accumulate: usize,
     /// Of the matrix products, `f32` or `bf16`. Default: `f32`.
     pub precision: Precision,
     /// Highest learning rate. Default: 1e-3.
     pub learning_rate: f64,
     /// Share of the steps in which the rate rises, 0 to 1. Default: 0.02.
     pub warmup: f64,
-    /// Decoupled weight decay. Default: 0.1.
+    /// Decoupled weight decay of AdamW. Default: 0.1.
     pub weight_decay: f64,
+    /// `{ kind = "sgd" }`, `adamw` or `kfac`, with its settings, its weight decay among them. K-FAC has no factors of the
+    /// output matrix, so that it wants `strict = false`. Default: AdamW with `weight_decay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerOptions>,
     /// Longest gradient, in the 2-norm. Default: 1.
     pub clip: f64,
+    /// Whether the noise scale of the gradient is measured, which says up to what size of batch a larger one pays. Wants
+    /// `accumulate` of two or more. Default: no.
+    #[serde(skip_serializing_if = "is_no")]
+    pub noise_scale: bool,
     /// Share of the windows that repeat pieces of their own beginning, by which models learn early to copy. Default: 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub recall: f64,
@@ -189,6 +201,11 @@ fn is_none(count: &usize) -> bool {
 }
 
 /// The same.
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
+/// The same.
 fn is_zero(share: &f64) -> bool {
     *share == 0.0
 }
@@ -234,11 +251,14 @@ impl Default for Pretrain {
     fn default() -> Self {
         Self {
             batch_size: 16,
+            accumulate: 1,
             precision: Precision::F32,
             learning_rate: 1e-3,
             warmup: 0.02,
             weight_decay: 0.1,
+            optimizer: None,
             clip: 1.0,
+            noise_scale: false,
             recall: 0.0,
             evaluate_every: 500,
             variants: Vec::new(),
@@ -286,6 +306,13 @@ fn check(recipe: &TextRecipe) -> Checked {
 fn pretrain(pretrain: &Pretrain) -> Checked {
     let Pretrain { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every, .. } = *pretrain;
     check::Training { batch_size, learning_rate, warmup, weight_decay, clip, evaluate_every }.check("pretrain")?;
+    count("pretrain.accumulate", pretrain.accumulate, 1..=batch_size)?;
+    ensure("pretrain.accumulate", batch_size.is_multiple_of(pretrain.accumulate), || {
+        format!("should divide the batch size of {batch_size}, is {}", pretrain.accumulate)
+    })?;
+    check::noise_scale("pretrain", pretrain.noise_scale, pretrain.accumulate)?;
+    let own = Pretrain::default().weight_decay;
+    check::optimizer("pretrain", pretrain.optimizer.as_ref(), weight_decay != own)?;
     share("pretrain.recall", pretrain.recall)?;
     for (index, variant) in pretrain.variants.iter().enumerate() {
         let key = |field: &str| format!("pretrain.variant.{index}.{field}");

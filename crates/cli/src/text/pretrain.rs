@@ -38,6 +38,9 @@ pub struct Pretrained {
     pub seconds: f64,
     /// The most memory that the process had held by then.
     pub peak_rss_bytes: u64,
+    /// The noise scale of the gradient at the end, in tokens, if it was measured.
+    #[serde(default)]
+    pub noise_scale: Option<f64>,
     /// The curve, for the report.
     pub curve: Vec<MetricsRow>,
 }
@@ -82,15 +85,17 @@ pub fn pretrain(
     let (repairs, writes) = (variant.objective.repairs(), variant.objective.writes());
 
     let length = NonZeroUsize::new(config.positions).context("model.positions is 0")?;
-    let rows = NonZeroUsize::new(settings.batch_size).context("pretrain.batch_size is 0")?;
+    let rows = NonZeroUsize::new(settings.batch_size / settings.accumulate).context("pretrain.batch_size is 0")?;
     // What goes on from another sees other windows than it.
     let seed = recipe.seed.wrapping_add(before(&settings.variants, variant) << 32);
     let batches = WindowBatches::new(&store, length, rows, repairs, seed)?.recalling(settings.recall);
     let options = TrainOptions {
         name: variant.name.clone(),
         schedule: Schedule::new(settings.learning_rate, settings.warmup, variant.steps as u64),
-        optimizer: AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() }.into(),
-        accumulate: 1,
+        optimizer: settings
+            .optimizer
+            .unwrap_or_else(|| AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() }.into()),
+        accumulate: settings.accumulate as u64,
         clip: settings.clip,
         precision: settings.precision,
         dropout: 0.0,
@@ -98,7 +103,7 @@ pub fn pretrain(
         evaluate_every: settings.evaluate_every as u64,
         save_every: settings.evaluate_every as u64,
         keep: 1,
-        noise_scale: false,
+        noise_scale: settings.noise_scale,
     };
     // Of the training text: the held-out one is for the end. Another seed than training's.
     let look = looks(&store, length, recipe.seed.wrapping_add(1))?;
@@ -137,6 +142,7 @@ pub fn pretrain(
         steps: variant.steps as u64,
         seconds: trained.seconds,
         peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
+        noise_scale: trained.rows.iter().rev().find_map(|row| row.noise_scale),
         curve: trained.rows,
     };
     if writes {

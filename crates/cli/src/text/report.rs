@@ -78,6 +78,15 @@ fn result(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<RunResult> {
         result.metrics.insert(format!("text.parameters.{key}"), model.parameters as f64)?;
         result.metrics.insert(format!("text.steps.{key}"), model.steps as f64)?;
         result.metrics.insert(format!("text.seconds.{key}"), model.seconds)?;
+        if let Some(scale) = model.noise_scale {
+            result.metrics.insert(format!("text.noise_scale.{key}"), scale)?;
+            let windows = scale / run.recipe.model.positions as f64;
+            result.notes.push(format!(
+                "{}: at the end the gradient's noise weighs as much as itself in a batch of {scale:.0} tokens, {windows:.1} \
+                 windows: much larger batches hardly pay.",
+                model.name
+            ));
+        }
     }
     result.notes.extend(device::note(run.device));
     result.notes.push(format!(
@@ -208,6 +217,10 @@ fn page(run: &TextRun, outcome: &TextOutcome, result: &RunResult, table: Table) 
         line("Norm of the gradient", Axis::new("Norm").log(), |row| row.gradient_norm, 40.0),
         line("Learning rate", Axis::new("Learning rate"), |row| row.rate, 0.0),
     ]);
+    let curves = match outcome.models.iter().any(|model| model.noise_scale.is_some()) {
+        true => curves.chart(line("Noise scale", Axis::new("Tokens").log(), |row| row.noise_scale, 0.0)),
+        false => curves,
+    };
     let models = Section::new("Models")
         .paragraph(
             "The loss of denoising is a mean over all rates of corruption and, like the loss of the next token, in nats \
