@@ -211,10 +211,13 @@ fn models_are_fine_tuned_and_their_texts_compared() {
         "kept.fresh.passes_3.rouge_l",
         "kept.twin.greedy.bleu_4",
         "kept_loss.canvas",
+        "test.canvas.greedy.words",
     ] {
         let value = metric(&format!("echo.{name}"));
         assert!((0.0..=100.0).contains(&value), "{name} is {value}");
     }
+    let guessed = |what: &str| result["metrics"][format!("speculative.echo_canvas.{what}")].as_f64();
+    assert_eq!((guessed("prompts"), guessed("equal_texts")), (Some(11.0), Some(11.0)), "the same texts");
     assert_eq!(metric("echo.test.copied.rouge_1"), 50.0, "a word of three, which is all of one");
     let page = fs::read_to_string(folder.path().join("runs/small/report.html")).expect("a page");
     assert!(page.contains("Task: echo") && page.contains("ROUGE-L over passes"));

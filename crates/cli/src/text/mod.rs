@@ -32,7 +32,7 @@ pub use pretrain::{Pretrained, pretrain};
 pub use prompt::{END, Marks, TASK, TaskForm};
 pub use report::{Written, write};
 pub use scores::{Scored, scores};
-pub use speculative::{SpeculativeResult, speculative};
+pub use speculative::{SpeculativeResult, speculative, speculative_on_task};
 pub use task::TaskFiles;
 pub use teacher::taught;
 
@@ -128,6 +128,10 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
             let from = from.map(|(stage, _)| stage);
             let (model, finetuned) = finetune(run, &stage, &task, from, texts.as_ref(), variant)?;
             models.push((variant.clone(), finetuned, scores(run, &task, &model, variant)?));
+            if variant.objective == ObjectiveName::Both {
+                let name = format!("{}-{}", task.task.name, variant.name);
+                guessed.push((name, speculative_on_task(run, &task, &model)?));
+            }
             stages.push((variant, model));
         }
         tasks.push(TaskOutcome { name: task.task.name.clone(), models });

@@ -1,5 +1,5 @@
-//! A stage for each model that both repairs and writes: the same texts token after token and guessed ahead, timed in
-//! turn.
+//! A stage for each model that both repairs and writes, pretrained or fine-tuned: the same texts token after token and
+//! guessed ahead, timed in turn.
 
 use std::time::Instant;
 
@@ -7,12 +7,15 @@ use anyhow::ensure;
 use burn::tensor::Device;
 use lapidary_data::TokenStore;
 use lapidary_decode::{PackedDecoder, SpeculativeOptions, generate, most_likely, speculate};
+use lapidary_kernels::precision::Precision;
 use lapidary_models::checkpoint::Checkpoint;
 use lapidary_models::decoder::Decoder;
 use lapidary_train::Progress;
 use serde::{Deserialize, Serialize};
 
 use super::TextRun;
+use super::finetune::TaskRun;
+use super::task::Example;
 use crate::recipe::PretrainVariant;
 use crate::stage::{Inputs, Stage};
 
@@ -54,17 +57,23 @@ impl SpeculativeResult {
     }
 }
 
-/// Prompts that are measured, tokens of each, and tokens that are written.
+/// Prompts that are measured.
 const PROMPTS: usize = 200;
+/// Prompts that drafts are tried on, of the training text or the kept part.
+const TRIALS: usize = 20;
+
+/// On running text: tokens of a prompt, and tokens that are written.
 const PROMPT: usize = 32;
 const TOKENS: usize = 64;
-
-/// Drafts that are tried, each on so many prompts of the training text.
+/// Drafts that are tried.
 const DRAFTS: [usize; 5] = [1, 2, 3, 4, 6];
 /// Places of the canvas that drafts are taken from, at least those of the draft and as many more. A model tells from all of
 /// a canvas how much of it is noise, so that a longer one may be read better, and costs more.
 const CANVASES: [usize; 3] = [2, 8, 16];
-const TRIALS: usize = 20;
+
+/// The same on a task, whose texts a model foresees further.
+const TASK_DRAFTS: [usize; 4] = [2, 4, 6, 10];
+const TASK_CANVASES: [usize; 2] = [2, 16];
 
 /// Measures a pretrained variant, or finds it measured. `None`: its positions are too few.
 pub fn speculative(
@@ -79,32 +88,82 @@ pub fn speculative(
         return Ok(done);
     }
     stage.begin()?;
-    let done = if run.recipe.model.positions < PROMPT + TOKENS { None } else { Some(measure(run, corpus, model)?) };
+    let done = match run.recipe.model.positions < PROMPT + TOKENS {
+        true => None,
+        false => {
+            let train = TokenStore::open(&corpus.path().join("train"))?;
+            let held_out = TokenStore::open(&corpus.path().join("held_out"))?;
+            let texts = Texts { tokens: TOKENS, end: None };
+            let [trials, prompts] = [prompts(&train, TRIALS)?, prompts(&held_out, PROMPTS)?];
+            let precision = run.recipe.pretrain.precision;
+            Some(measure(run, model, precision, &texts, (&trials, &prompts), (&DRAFTS, &CANVASES))?)
+        }
+    };
     stage.finish(&done)?;
     Ok(done)
 }
 
-fn measure(run: &TextRun, corpus: &Stage, model: &Stage) -> anyhow::Result<SpeculativeResult> {
+/// Measures a model that was fine-tuned on a task, on prompts of its test, or finds it measured.
+pub fn speculative_on_task(run: &TextRun, task: &TaskRun, model: &Stage) -> anyhow::Result<SpeculativeResult> {
+    let settings = serde_json::json!({ "prompts": PROMPTS, "drafts": TASK_DRAFTS, "canvases": TASK_CANVASES });
+    let stage = run.folder.stage(&format!("{}/speculative", model.name()), &task.inputs(settings)?.after(model))?;
+    if let Some(done) = stage.done::<SpeculativeResult>()? {
+        return Ok(done);
+    }
+    stage.begin()?;
+    let data = task.data(run.recipe.model.positions)?;
+    let texts = Texts { tokens: data.layout.canvas, end: Some(data.end) };
+    let some = |examples: &[Example], count: usize| -> Vec<Vec<u32>> {
+        let step = (examples.len() / count).max(1);
+        examples.iter().step_by(step).take(count).map(|example| example.prompt.clone()).collect()
+    };
+    let (trials, prompts) = (some(&data.kept, TRIALS), some(&data.test, PROMPTS));
+    let precision = run.recipe.finetune.precision;
+    let done = measure(run, model, precision, &texts, (&trials, &prompts), (&TASK_DRAFTS, &TASK_CANVASES))?;
+    stage.finish(&done)?;
+    Ok(done)
+}
+
+/// How long texts are.
+struct Texts {
+    /// At most.
+    tokens: usize,
+    /// The token that ends one, if any does.
+    end: Option<u32>,
+}
+
+impl Texts {
+    /// The likeliest token, unless it ends the text.
+    fn next(&self, logits: &[f32]) -> Option<u32> {
+        most_likely(logits).filter(|token| Some(*token) != self.end)
+    }
+}
+
+/// Chooses draft and canvas on the trials, and measures them on the prompts.
+fn measure(
+    run: &TextRun,
+    model: &Stage,
+    precision: Precision,
+    texts: &Texts,
+    (trials, prompts): (&[Vec<u32>], &[Vec<u32>]),
+    (drafts, canvases): (&[usize], &[usize]),
+) -> anyhow::Result<SpeculativeResult> {
     let (decoder, _) = Decoder::open(&Checkpoint::open(&model.path().join("model"))?, &Device::flex())?;
-    let packed = PackedDecoder::new(&decoder, run.recipe.pretrain.precision)?;
-    let train = TokenStore::open(&corpus.path().join("train"))?;
-    let held_out = TokenStore::open(&corpus.path().join("held_out"))?;
-    let trials = prompts(&train, TRIALS)?;
+    let packed = PackedDecoder::new(&decoder, precision)?;
     let mut best: Option<SpeculativeResult> = None;
-    for draft in DRAFTS {
-        let mut canvases = CANVASES.map(|canvas| canvas.max(2 * draft)).to_vec();
+    for &draft in drafts {
+        let mut canvases: Vec<usize> = canvases.iter().map(|canvas| (*canvas).max(2 * draft)).collect();
         canvases.dedup();
         for canvas in canvases {
-            let tried = compare(run, &packed, &trials, (draft, canvas), "trial")?;
+            let tried = compare(run, &packed, trials, texts, (draft, canvas), "trial")?;
             tracing::info!("trial: {}", tried.summary());
             if best.as_ref().is_none_or(|best| tried.seconds < best.seconds) {
                 best = Some(tried);
             }
         }
     }
-    let best = best.map_or((DRAFTS[0], CANVASES[0]), |best| (best.draft, best.canvas));
-    let prompts = prompts(&held_out, PROMPTS)?;
-    let done = compare(run, &packed, &prompts, best, "speculative decoding")?;
+    let best = best.map_or((1, 2), |best| (best.draft, best.canvas));
+    let done = compare(run, &packed, prompts, texts, best, "speculative decoding")?;
     tracing::info!("{} of {} texts equal; {}", done.equal, done.prompts, done.summary());
     Ok(done)
 }
@@ -120,6 +179,7 @@ fn compare(
     run: &TextRun,
     packed: &PackedDecoder,
     prompts: &[Vec<u32>],
+    texts: &Texts,
     (draft, canvas): (usize, usize),
     what: &str,
 ) -> anyhow::Result<SpeculativeResult> {
@@ -141,9 +201,10 @@ fn compare(
     for (number, prompt) in prompts.iter().enumerate() {
         ensure!(!run.interrupt.raised(), "stopped while writing; run the same command again to go on");
         let begun = Instant::now();
-        let plain = generate(packed, prompt, TOKENS, &mut packed.cache(PROMPT + TOKENS), most_likely)?;
+        let cache = || packed.cache(prompt.len() + texts.tokens);
+        let plain = generate(packed, prompt, texts.tokens, &mut cache(), |logits| texts.next(logits))?;
         let between = Instant::now();
-        let fast = speculate(packed, prompt, TOKENS, &mut packed.cache(PROMPT + TOKENS), &options, most_likely)?;
+        let fast = speculate(packed, prompt, texts.tokens, &mut cache(), &options, |logits| texts.next(logits))?;
         done.seconds_one_by_one += (between - begun).as_secs_f64();
         done.seconds += between.elapsed().as_secs_f64();
         done.equal += usize::from(fast.tokens == plain);
