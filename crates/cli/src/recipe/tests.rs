@@ -136,3 +136,20 @@ fn faults_of_set_name_it() {
         assert!(error.starts_with(expected), "{error}\nshould begin with\n{expected}");
     }
 }
+
+#[test]
+fn the_committed_recipes_can_be_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let read = match kind(&path) {
+            RecipeKind::Classes => Recipe::read(&path, &[]).map(drop),
+            RecipeKind::Text => TextRecipe::read(&path, &[]).map(drop),
+            RecipeKind::Pictures => PictureRecipe::read(&path, &[]).map(drop),
+        };
+        read.unwrap_or_else(|error| panic!("{error}"));
+        count += 1;
+    }
+    assert!(count >= 6, "{count} recipes");
+}

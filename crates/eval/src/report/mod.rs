@@ -16,6 +16,7 @@ mod html;
 pub mod number;
 pub mod qbert;
 pub mod readme;
+mod study;
 pub mod table;
 mod text;
 

@@ -4,7 +4,7 @@
 //! markers is replaced; everything else stays as it is, to the byte.
 
 use super::table::{Cell, Column, Table, escape_markdown};
-use super::{curvature, number, qbert, text};
+use super::{curvature, number, qbert, study, text};
 use crate::result::RunResult;
 
 const OPENING: &str = "<!-- results:";
@@ -79,6 +79,8 @@ pub fn tables(run: &RunResult) -> Vec<Table> {
         passages(run)
     } else if text::is_text(run) {
         return text::tables(run);
+    } else if study::is_study(run) {
+        study::table(run)
     } else if !run.peers.is_empty() {
         peers(run)
     } else {
