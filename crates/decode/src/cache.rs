@@ -9,11 +9,29 @@ pub struct KvCache {
     pub(crate) blocks: Vec<KeyValueCache>,
     pub(crate) capacity: usize,
     pub(crate) len: usize,
+    /// Its tokens, the first `len` of which count.
+    pub(crate) tokens: Vec<u32>,
 }
 
 impl KvCache {
     pub(crate) fn new(blocks: usize, capacity: usize, heads: usize, head_width: usize) -> Self {
-        Self { blocks: vec![KeyValueCache::new(capacity, heads, head_width); blocks], capacity, len: 0 }
+        Self {
+            blocks: vec![KeyValueCache::new(capacity, heads, head_width); blocks],
+            capacity,
+            len: 0,
+            tokens: Vec::new(),
+        }
+    }
+
+    /// Tokens from a position on, whatever was there before.
+    pub(crate) fn note(&mut self, past: usize, ids: &[u32]) {
+        self.tokens.truncate(past);
+        self.tokens.extend(ids);
+    }
+
+    /// The last token that it holds.
+    pub(crate) fn last(&self) -> Option<u32> {
+        self.tokens.get(self.len.checked_sub(1)?).copied()
     }
 
     /// Tokens that it holds.

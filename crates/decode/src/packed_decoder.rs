@@ -34,6 +34,8 @@ pub struct PackedDecoder {
     /// How many of the last heads have the keys of the tokens before.
     pub(crate) shifted: usize,
     pub(crate) width: usize,
+    /// Whether a place of a canvas says what the next is to become, and the token before it what its first is.
+    pub(crate) shifted_canvas: bool,
     precision: Precision,
 }
 
@@ -80,6 +82,7 @@ impl PackedDecoder {
             positions: decoder.positions.as_ref().map(Table::new).transpose()?,
             rotary: attention.and_then(|attention| attention.rotary().cloned()),
             longest: decoder.longest(),
+            shifted_canvas: decoder.has_shifted_canvas(),
             blocks: decoder
                 .trunk
                 .blocks

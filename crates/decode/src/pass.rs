@@ -71,7 +71,7 @@ impl PackedDecoder {
     /// of what each place is to become. The cache holds the same tokens afterwards.
     ///
     /// # Errors
-    /// As [`PackedDecoder::read`].
+    /// As [`PackedDecoder::read`]; an empty cache, of a model whose canvases are shifted.
     pub fn repair(&self, canvas: &[u32], cache: &mut KvCache) -> Result<Vec<f32>, DecodeError> {
         self.repair_all(&[canvas], std::slice::from_mut(cache))
     }
@@ -85,7 +85,7 @@ impl PackedDecoder {
         canvases: &[&[u32]],
         caches: &mut [impl BorrowMut<KvCache>],
     ) -> Result<Vec<f32>, DecodeError> {
-        Ok(self.logits(&self.pass(canvases, None, caches, true)?))
+        Ok(self.logits(&self.repairing(canvases, None, caches)?))
     }
 
     /// The same for canvases of which a pass before said `expected [N, D]`, see [`PackedDecoder::expected`].
@@ -102,7 +102,53 @@ impl PackedDecoder {
         if expected.len() != places * self.width {
             return Err(DecodeError::Expected { places, expected: expected.len() / self.width.max(1) });
         }
-        Ok(self.logits(&self.pass(canvases, Some(expected), caches, true)?))
+        Ok(self.logits(&self.repairing(canvases, Some(expected), caches)?))
+    }
+
+    /// What the last block makes of what says each place of the canvases, `[N, D]`: of the places themselves or, where these
+    /// are [shifted](lapidary_models::decoder::DecoderConfig::shifted_canvas), of the places before them.
+    fn repairing(
+        &self,
+        canvases: &[&[u32]],
+        expected: Option<&[f32]>,
+        caches: &mut [impl BorrowMut<KvCache>],
+    ) -> Result<Vec<f32>, DecodeError> {
+        if !self.shifted_canvas {
+            return self.pass(canvases, expected, caches, true);
+        }
+        let caches: Vec<&mut KvCache> = caches.iter_mut().map(BorrowMut::borrow_mut).collect();
+        if canvases.len() != caches.len() {
+            return Err(DecodeError::Caches { sequences: canvases.len(), caches: caches.len() });
+        }
+        let width = self.width;
+        let (mut ids, mut said, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rest = expected.unwrap_or_default();
+        for (canvas, cache) in canvases.iter().zip(&caches) {
+            self.check(canvas, cache)?;
+            let last = cache.last().ok_or(DecodeError::EmptyPrompt)?;
+            // The token before the canvas is part of it, and sees it; what the cache keeps of it is what it is without.
+            ids.extend([last, last]);
+            ids.extend(*canvas);
+            if expected.is_some() {
+                let (of_canvas, behind) = rest.split_at(canvas.len() * width);
+                said.resize(said.len() + 2 * width, 0.0);
+                said.extend(of_canvas);
+                rest = behind;
+            }
+            let past = cache.len - 1;
+            parts
+                .push([Part { tokens: 1, past, canvas: false }, Part { tokens: canvas.len() + 1, past, canvas: true }]);
+        }
+        let mut sequences: Vec<_> = parts.iter().zip(caches).map(|(parts, cache)| (parts.as_slice(), cache)).collect();
+        let x = self.hidden(&ids, expected.map(|_| said.as_slice()), &mut sequences);
+        let mut saying = Vec::with_capacity(x.len());
+        let mut rest = x.as_slice();
+        for canvas in canvases {
+            let (of_canvas, behind) = rest.split_at((canvas.len() + 2) * width);
+            saying.extend(&of_canvas[width..(canvas.len() + 1) * width]);
+            rest = behind;
+        }
+        Ok(saying)
     }
 
     /// What the last block makes of a row of new tokens for each cache, `[N, D]`.
@@ -147,6 +193,14 @@ impl PackedDecoder {
         let mut x = self.embed(ids, &positions);
         if let (Some(estimate), Some(expected)) = (&self.estimate, expected) {
             x = estimate.forward(expected, Some(&x));
+        }
+        let mut rest = ids;
+        for (parts, cache) in &mut *sequences {
+            let (of_sequence, behind) = rest.split_at(parts.iter().map(|part| part.tokens).sum());
+            if let Some(first) = parts.first().filter(|part| !part.canvas) {
+                cache.note(first.past, &of_sequence[..first.tokens]);
+            }
+            rest = behind;
         }
         let turns = self.turns(&positions);
         let mut normed = vec![0.0; x.len()];

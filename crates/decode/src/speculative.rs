@@ -77,16 +77,20 @@ pub fn speculate(
         let canvas = &guess[..places];
 
         let past = cache.len;
-        let ids = [&certain, draft.as_slice(), canvas].concat();
+        // The token before a shifted canvas is part of it.
+        let before = &certain[certain.len() - usize::from(decoder.shifted_canvas && places > 0)..];
+        let ids = [&certain, draft.as_slice(), before, canvas].concat();
         let causal = Part { tokens: certain.len() + draft.len(), past, canvas: false };
-        let repaired = Part { tokens: places, past: past + certain.len(), canvas: true };
+        let begin = past + certain.len() - before.len();
+        let repaired = Part { tokens: before.len() + places, past: begin, canvas: true };
         let parts = [causal, repaired];
         let parts = if places == 0 { &parts[..1] } else { &parts[..] };
         let x = decoder.hidden(&ids, None, &mut [(parts, &mut *cache)]);
         done.passes += 1;
         done.drafted += draft.len();
-        // The last certain token and what follows it.
-        let logits = decoder.logits(&x[(certain.len() - 1) * width..]);
+        // The last certain token and what follows it; the last place of a shifted canvas says what is beyond it.
+        let said = &x[(certain.len() - 1) * width..x.len() - before.len() * width];
+        let logits = decoder.logits(said);
         let (verified, repaired) = logits.split_at((draft.len() + 1) * vocabulary);
 
         let mut written = 0;

@@ -108,6 +108,7 @@ impl<'a> Stepper<'a> {
             );
             forward(&block.down, &self.inner, Some(&self.next), &mut self.x, team, |index| ahead(after, index));
         }
+        cache.note(past, &[id]);
         cache.len += 1;
         decoder.norm.apply(&self.x, &mut self.normed);
         let first = decoder.blocks.first().map_or(&decoder.output, |block| &block.inputs);

@@ -23,6 +23,7 @@ const CONFIG: DecoderConfig = DecoderConfig {
     blocks: 2,
     shifted_heads: 0,
     self_conditioning: false,
+    shifted_canvas: false,
 };
 
 fn decoder() -> Decoder {
@@ -35,6 +36,12 @@ fn decoders() -> [Decoder; 4] {
     let shifted = [DecoderConfig { shifted_heads: 2, ..CONFIG }, DecoderConfig { shifted_heads: 1, ..rotary.clone() }];
     let [learned, turned] = shifted.map(|config| Decoder::new(&config, 7, &Device::flex()));
     [decoder(), Decoder::new(&rotary, 7, &Device::flex()), learned, turned]
+}
+
+/// One whose canvases are said by the places before them.
+fn shifted_canvas() -> Decoder {
+    let config = DecoderConfig { position_encoding: PositionEncoding::ROTARY, shifted_heads: 1, ..CONFIG };
+    Decoder::new(&DecoderConfig { shifted_canvas: true, self_conditioning: true, ..config }, 7, &Device::flex())
 }
 
 /// One that reads what the pass before said.

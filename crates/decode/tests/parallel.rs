@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_decode::parallel::{
     Acceptance, Ending, Length, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write, write_all, write_blocks,
 };
-use lapidary_decode::{DecodeError, KvCache, PackedDecoder};
+use lapidary_decode::{DecodeError, KvCache, PackedDecoder, Positions};
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_models::Pass;
@@ -42,6 +42,42 @@ fn a_canvas_is_what_the_model_makes_of_it() {
             }
         }
     }
+}
+
+#[test]
+fn a_shifted_canvas_is_said_by_the_places_before() {
+    let (decoder, ids) = (super::shifted_canvas(), Vec::from_iter((0..23).map(|i| i * i % 53)));
+    let (packed, pass) = (PackedDecoder::new(&decoder, Precision::F32).unwrap(), Pass::evaluation());
+    let close = |found: &[f32], expected: &[f32]| {
+        assert_eq!(found.len(), expected.len());
+        found.iter().zip(expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} for {b}"));
+    };
+    for prompt in [1, 2, 9, 22] {
+        let mask = Mask::canvas([prompt - 1]);
+        let x = decoder.hidden(&ids, 1, &mask, None, &pass).unwrap();
+        let said = decoder.expected(x.clone(), &pass);
+        let expected: Vec<f32> = decoder.output.forward(x, &pass).into_data().iter::<f32>().collect();
+        let mut cache = prompted(&packed, &ids[..prompt]);
+        let causal = packed.read(&[7], &mut cache.clone(), Positions::Last).unwrap();
+        let first = packed.repair(&ids[prompt..], &mut cache).unwrap();
+        close(&first, &expected[(prompt - 1) * 53..22 * 53]);
+        // What a pass says of a place, by the place before it, the next one reads at the place.
+        let of_places = packed.expected(&first).unwrap();
+        let said: Vec<f32> = said.into_data().iter::<f32>().collect();
+        close(&of_places, &said[(prompt - 1) * 36..22 * 36]);
+        let mut estimate = vec![0.0; 23 * 36];
+        estimate[prompt * 36..].copy_from_slice(&said[(prompt - 1) * 36..22 * 36]);
+        let estimate = Tensor::<2>::from_data(TensorData::new(estimate, [23, 36]), &Device::flex());
+        let x = decoder.hidden(&ids, 1, &mask, Some(estimate), &pass).unwrap();
+        let expected: Vec<f32> = decoder.output.forward(x, &pass).into_data().iter::<f32>().collect();
+        let again = packed.repair_again(&[&ids[prompt..]], &of_places, std::slice::from_mut(&mut cache)).unwrap();
+        close(&again, &expected[(prompt - 1) * 53..22 * 53]);
+        // The prompt's last token is in the cache as if no canvas had been.
+        assert_eq!(cache.len(), prompt);
+        assert_eq!(packed.read(&[7], &mut cache, Positions::Last).unwrap(), causal);
+    }
+    let error = packed.repair(&ids, &mut packed.cache(40)).unwrap_err();
+    assert_eq!(error, DecodeError::EmptyPrompt);
 }
 
 #[test]

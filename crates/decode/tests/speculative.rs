@@ -6,7 +6,7 @@ use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
 use lapidary_models::decoder::Decoder;
 
-use super::{decoder, decoders};
+use super::{decoder, decoders, shifted_canvas};
 
 /// Draws, so that a question asked twice or in another order would show.
 fn sampler() -> impl FnMut(&[f32]) -> Option<u32> {
@@ -31,8 +31,8 @@ fn certain() -> Decoder {
 
 #[test]
 fn the_text_is_the_same() {
-    let decoders = decoders().map(|decoder| (decoder, Precision::F32));
-    for (decoder, precision) in decoders.into_iter().chain([(certain(), Precision::Bf16)]) {
+    let decoders = decoders().into_iter().chain([shifted_canvas()]).map(|decoder| (decoder, Precision::F32));
+    for (decoder, precision) in decoders.chain([(certain(), Precision::Bf16)]) {
         let packed = PackedDecoder::new(&decoder, precision).unwrap();
         for (draft, canvas) in [(0, 0), (1, 1), (3, 0), (3, 7), (9, 30)] {
             let options = SpeculativeOptions { draft, canvas, seed: 1 };

@@ -63,6 +63,10 @@ pub struct DecoderConfig {
     pub blocks: usize,
     /// Whether a pass over a canvas reads what the pass before said of its places: see [`Decoder::expected`].
     pub self_conditioning: bool,
+    /// Whether a place of a canvas says what the next one is to become, as under a causal mask, and the prompt's last token
+    /// what the first is: then what the model has learned of writing token after token serves its canvases too (Gong et
+    /// al., "Scaling diffusion language models via adaptation from autoregressive models", 2410.17891, section 3.2).
+    pub shifted_canvas: bool,
 }
 
 impl DecoderConfig {
@@ -101,6 +105,7 @@ impl DecoderConfig {
             feed_forward: size("intermediate_size")?,
             blocks: size("num_hidden_layers")?,
             self_conditioning: config.optional_bool("self_conditioning")?.unwrap_or(false),
+            shifted_canvas: config.optional_bool("shifted_canvas")?.unwrap_or(false),
         };
         if !read.width.is_multiple_of(read.heads) {
             let reason = format!("{} heads do not divide a width of {}", read.heads, read.width);
@@ -152,6 +157,7 @@ impl DecoderConfig {
             "num_hidden_layers": self.blocks,
             "position_embedding_type": "absolute",
             "self_conditioning": self.self_conditioning,
+            "shifted_canvas": self.shifted_canvas,
         });
         if let Some(base) = self.position_encoding.base() {
             config["position_embedding_type"] = json!("rotary");
@@ -180,6 +186,8 @@ pub struct Decoder {
     blocks: usize,
     #[module(skip)]
     longest: usize,
+    #[module(skip)]
+    shifted_canvas: bool,
 }
 
 impl Decoder {
@@ -208,7 +216,13 @@ impl Decoder {
             estimate: config.self_conditioning.then(|| Linear::new(config.width, config.width, false, init)),
             blocks: config.blocks,
             longest: config.positions,
+            shifted_canvas: config.shifted_canvas,
         }
+    }
+
+    /// See [`DecoderConfig::shifted_canvas`].
+    pub fn has_shifted_canvas(&self) -> bool {
+        self.shifted_canvas
     }
 
     /// `V`.

@@ -18,6 +18,7 @@ const CONFIG: DecoderConfig = DecoderConfig {
     blocks: 2,
     shifted_heads: 0,
     self_conditioning: false,
+    shifted_canvas: false,
 };
 const ROWS: usize = 8;
 const STEPS: usize = 500;

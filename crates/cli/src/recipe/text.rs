@@ -97,6 +97,10 @@ pub struct DecoderSettings {
     pub blocks: usize,
     /// Whether a pass over a canvas reads what the pass before said of its places. Default: no.
     pub self_conditioning: bool,
+    /// Whether a place of a canvas says what the next one is to become, as where text is written token after token, so that
+    /// what is learned of the one serves the other. Default: no.
+    #[serde(skip_serializing_if = "is_no")]
+    pub shifted_canvas: bool,
 }
 
 /// How tokens know their positions.
@@ -243,6 +247,7 @@ impl Default for DecoderSettings {
             feed_forward: 1024,
             blocks: 6,
             self_conditioning: false,
+            shifted_canvas: false,
         }
     }
 }

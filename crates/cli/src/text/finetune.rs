@@ -129,7 +129,7 @@ pub fn finetune(
     let data = task.data(recipe.model.positions)?;
     let tokenizer = task.tokenizer()?;
     let config = model::config(&recipe.model, tokenizer.vocab_size());
-    let denoising = model::denoising(&variant.unroll, config.vocabulary);
+    let denoising = model::denoising(&variant.unroll, &config);
     // A prompt is given, and not written.
     let objective = model::objective(variant.objective, false, &denoising);
     let one = |count: usize, what: &'static str| NonZeroUsize::new(count).with_context(|| format!("{what} is 0"));

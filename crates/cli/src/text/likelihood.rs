@@ -123,6 +123,9 @@ pub fn denoising(
     seed: u64,
     mut go_on: impl FnMut(f64) -> bool,
 ) -> Result<Likelihood, LikelihoodError> {
+    let shifted = model.has_shifted_canvas();
+    // With the token before the first canvas a window is no longer than the model's positions.
+    let length = length - usize::from(shifted);
     let (prompt, canvas) = (length / 4, (length - length / 4) as u64);
     let mut total = Likelihood { nats: 0.0, tokens: part.end - part.start };
     let starts: Vec<u64> = part.clone().step_by(canvas as usize).collect();
@@ -134,9 +137,15 @@ pub fn denoising(
         let mut rows = Vec::new();
         for (row, &start) in starts.iter().enumerate() {
             let begin = start.saturating_sub(prompt as u64).max(part.start);
-            let ids = store.read(begin..part.end.min(start + canvas))?;
+            let mut ids = store.read(begin..part.end.min(start + canvas))?;
+            let mut prompt = (start - begin) as usize;
+            // A shifted canvas wants a token before it: the one that ends documents, as token after token.
+            if shifted && prompt == 0 {
+                ids.insert(0, store.end());
+                prompt = 1;
+            }
             let number = (batch * ROWS + row) as u64;
-            rows.push(Row::corrupt(ids, (start - begin) as usize, model.vocabulary(), seed, number));
+            rows.push(Row::corrupt(ids, prompt, model.vocabulary(), seed, number));
         }
         let ends: Vec<usize> = rows.iter().map(|row| row.noisy.len()).collect();
         let longest = ends.iter().copied().max().unwrap_or(0);
@@ -145,13 +154,16 @@ pub fn denoising(
             ids.extend(&row.noisy);
             ids.extend(std::iter::repeat_n(store.end(), longest - row.noisy.len()));
         }
-        let prompts: Vec<usize> = rows.iter().map(|row| row.prompt).collect();
-        let mask = Mask::canvas(prompts).with_lengths(ends);
+        let begins: Vec<usize> = rows.iter().map(|row| row.prompt - usize::from(shifted)).collect();
+        let mask = Mask::canvas(begins).with_lengths(ends);
         let logits = model.logits(&ids, rows.len(), &mask, &Pass::evaluation())?;
         let mut logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
         let each = longest * model.vocabulary();
-        total.nats +=
-            rows.iter().zip(logits.chunks_exact_mut(each)).map(|(row, logits)| row.bound(logits, own)).sum::<f64>();
+        total.nats += rows
+            .iter()
+            .zip(logits.chunks_exact_mut(each))
+            .map(|(row, logits)| row.bound(logits, own, shifted))
+            .sum::<f64>();
     }
     Ok(total)
 }
@@ -182,10 +194,11 @@ impl Row {
     }
 
     /// The bound's integrand over the canvas, in nats, given the logits of all of the row.
-    fn bound(&self, logits: &mut [f32], own: Own) -> f64 {
+    fn bound(&self, logits: &mut [f32], own: Own, shifted: bool) -> f64 {
         let vocabulary = self.vocabulary;
         let canvas = self.prompt..self.text.len();
-        let logits = &mut logits[canvas.start * vocabulary..canvas.end * vocabulary];
+        let said = canvas.start - usize::from(shifted)..canvas.end - usize::from(shifted);
+        let logits = &mut logits[said.start * vocabulary..said.end * vocabulary];
         if own == Own::TakenOff {
             let noisy = &self.noisy[canvas.clone()];
             let mut says = vec![0.0; noisy.len()];

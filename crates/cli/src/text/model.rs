@@ -29,11 +29,16 @@ pub fn config(model: &DecoderSettings, vocabulary: usize) -> DecoderConfig {
         feed_forward: model.feed_forward,
         blocks: model.blocks,
         self_conditioning: model.self_conditioning,
+        shifted_canvas: model.shifted_canvas,
     }
 }
 
-pub fn denoising(unroll: &[f64], vocabulary: usize) -> Denoising {
-    Denoising { weights: unroll.iter().map(|weight| *weight as f32).collect(), vocabulary }
+pub fn denoising(unroll: &[f64], config: &DecoderConfig) -> Denoising {
+    Denoising {
+        weights: unroll.iter().map(|weight| *weight as f32).collect(),
+        vocabulary: config.vocabulary,
+        shifted: config.shifted_canvas,
+    }
 }
 
 /// `prompts`: whether those count where text is written token after token.

@@ -79,7 +79,7 @@ pub fn pretrain(
         store.check_tokenizer(&tokenizer)?;
     }
     let config = model::config(&recipe.model, tokenizer.vocab_size());
-    let denoising = model::denoising(&variant.unroll, config.vocabulary);
+    let denoising = model::denoising(&variant.unroll, &config);
     // Of windows of running text all tokens count.
     let objective = model::objective(variant.objective, true, &denoising);
     let (repairs, writes) = (variant.objective.repairs(), variant.objective.writes());

@@ -26,6 +26,10 @@ pub struct Denoising {
     pub weights: Vec<f32>,
     /// Tokens that there are.
     pub vocabulary: usize,
+    /// Whether a place's prediction comes from the place before it: see
+    /// [`DecoderConfig::shifted_canvas`](crate::decoder::DecoderConfig::shifted_canvas). The canvas then begins with the
+    /// last token of the prompt, which is not corrupted; where there is no prompt that is the row's first token.
+    pub shifted: bool,
 }
 
 /// The place that corruption draws from; a row's draws in the loss are at the row's number.
@@ -34,7 +38,26 @@ const CORRUPTION: u64 = 1 << 62;
 impl Denoising {
     /// Two steps of equal weight.
     pub fn new(vocabulary: usize) -> Self {
-        Self { weights: vec![0.5, 0.5], vocabulary }
+        Self { weights: vec![0.5, 0.5], vocabulary, shifted: false }
+    }
+
+    /// Where a row's corruption begins.
+    fn begin(&self, prompt: usize) -> usize {
+        if self.shifted { prompt.max(1) } else { prompt }
+    }
+
+    /// Places `[B·L]` that are corrupted and repaired.
+    pub fn places<'a>(&'a self, batch: &'a TextBatch) -> impl Iterator<Item = usize> + 'a {
+        let length = batch.length();
+        let rows = batch.prompts.iter().zip(&*batch.ends).enumerate();
+        rows.flat_map(move |(row, (prompt, end))| row * length + self.begin(*prompt)..row * length + end)
+    }
+
+    /// Which place sees which: the canvas of each row, and what belongs to it, see all of it.
+    pub fn mask(&self, batch: &TextBatch) -> Mask {
+        let begins: Vec<usize> =
+            batch.prompts.iter().map(|prompt| self.begin(*prompt) - usize::from(self.shifted)).collect();
+        Mask::canvas(begins).with_lengths(batch.ends.clone())
     }
 
     /// The batch's tokens, `[B·L]`, of whose targets each row loses its share.
@@ -44,7 +67,7 @@ impl Denoising {
         for (row, (&prompt, &end)) in batch.prompts.iter().zip(&*batch.ends).enumerate() {
             let mut stream = Stream::at_place(batch.key.seed, batch.key.step, CORRUPTION + row as u64);
             let rate = stream.uniform();
-            for id in &mut ids[row * length + prompt..row * length + end] {
+            for id in &mut ids[row * length + self.begin(prompt)..row * length + end] {
                 if stream.uniform() < rate {
                     *id = stream.below(self.vocabulary) as u32;
                 }
@@ -53,22 +76,23 @@ impl Denoising {
         ids
     }
 
-    /// What each place is to become, `[B·L]`.
-    fn repaired(batch: &TextBatch) -> Vec<i64> {
+    /// What each place is to say, `[B·L]`.
+    fn repaired(&self, batch: &TextBatch) -> Vec<i64> {
         let mut targets = vec![IGNORED; batch.ids.len()];
-        batch.target_places().for_each(|place| targets[place] = batch.ids[place].into());
+        self.places(batch).for_each(|place| targets[place - usize::from(self.shifted)] = batch.ids[place].into());
         targets
     }
-}
 
-impl Denoising {
-    /// `x [B·L, D]` at the places of targets, and zeros elsewhere.
-    fn of_targets(x: Tensor<2>, batch: &TextBatch) -> Tensor<2> {
-        let mut is_target = vec![0f32; batch.ids.len()];
-        batch.target_places().for_each(|place| is_target[place] = 1.0);
-        let shape = [is_target.len(), 1];
-        let device = x.device();
-        x * Tensor::<2>::from_data(TensorData::new(is_target, shape), &device)
+    /// What places `[B·L, D]` say, at the places that it is said of, and zeros elsewhere.
+    fn of_places(&self, x: Tensor<2>, batch: &TextBatch) -> Tensor<2> {
+        let mut is_place = vec![0f32; batch.ids.len()];
+        self.places(batch).for_each(|place| is_place[place] = 1.0);
+        let ([rows, width], device) = (x.dims(), x.device());
+        let x = match self.shifted {
+            true => Tensor::cat(vec![Tensor::zeros([1, width], &device), x.slice([0..rows - 1, 0..width])], 0),
+            false => x,
+        };
+        x * Tensor::<2>::from_data(TensorData::new(is_place, [rows, 1]), &device)
     }
 }
 
@@ -76,8 +100,8 @@ impl Objective<Decoder> for Denoising {
     type Batch = TextBatch;
 
     fn loss(&self, model: &Decoder, batch: &TextBatch, pass: &Pass, normalizer: f32) -> Result<Tensor<1>, ModelError> {
-        let mask = Mask::canvas(batch.prompts.clone()).with_lengths(batch.ends.clone());
-        let targets = Self::repaired(batch);
+        let mask = self.mask(batch);
+        let targets = self.repaired(batch);
         let mut ids = self.corrupted(batch);
         let mut total: Option<Tensor<1>> = None;
         // What the step before said, for models that read it.
@@ -89,10 +113,10 @@ impl Objective<Decoder> for Denoising {
                 // Steps of one batch are told apart by their seed, batches by their step.
                 let key = DrawKey { seed: batch.key.seed.wrapping_add(step as u64), ..batch.key };
                 if model.estimate.is_some() {
-                    estimate = Some(Self::of_targets(model.expected(x.clone(), pass), batch));
+                    estimate = Some(self.of_places(model.expected(x.clone(), pass), batch));
                 }
                 let (loss, drawn) = model.loss_drawing_at(x, &targets, normalizer, pass, key)?;
-                batch.target_places().for_each(|place| ids[place] = drawn[place]);
+                self.places(batch).for_each(|place| ids[place] = drawn[place - usize::from(self.shifted)]);
                 loss
             } else {
                 model.loss_at(x, &targets, normalizer, pass)?
@@ -106,7 +130,7 @@ impl Objective<Decoder> for Denoising {
     }
 
     fn targets(&self, batch: &TextBatch) -> usize {
-        batch.target_places().count()
+        self.places(batch).count()
     }
 
     fn positions(&self, batch: &TextBatch) -> Positions {

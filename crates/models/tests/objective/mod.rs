@@ -26,6 +26,7 @@ fn decoder_with(self_conditioning: bool) -> Decoder {
         blocks: 2,
         shifted_heads: 0,
         self_conditioning,
+        shifted_canvas: false,
     };
     Decoder::new(&config, 1, &Device::flex())
 }
@@ -79,14 +80,14 @@ fn autoregressive_is_the_next_token_of_the_target() {
 #[test]
 fn denoising_repairs_what_is_corrupted_and_then_what_it_drew() {
     let batch = batch();
-    let one = Denoising { weights: vec![1.0], vocabulary: VOCABULARY };
+    let one = Denoising { weights: vec![1.0], vocabulary: VOCABULARY, shifted: false };
     assert_eq!(one.targets(&batch), 12 + 7 + 7);
     let corrupted = one.corrupted(&batch);
     let targets = || batch.target_places().map(|place| (place, batch.ids[place]));
     let first = sum_of_losses(&decoder(), &corrupted, &canvas(&batch), targets()) / 26.0;
     assert_close(loss(&one, &batch, 26.0), first);
 
-    let both = Denoising { weights: vec![0.25, 0.75], vocabulary: VOCABULARY };
+    let both = Denoising { weights: vec![0.25, 0.75], vocabulary: VOCABULARY, shifted: false };
     let all: Vec<i64> = (0..3 * LENGTH)
         .map(|place| if batch.target_places().any(|target| target == place) { batch.ids[place].into() } else { -100 })
         .collect();
@@ -100,10 +101,42 @@ fn denoising_repairs_what_is_corrupted_and_then_what_it_drew() {
     assert_close(loss(&both, &batch, 26.0), 0.25 * first + 0.75 * second);
 }
 
+/// A place is said by the one before it: the canvas begins with the prompt's last token, and a row without a prompt keeps
+/// its first.
+#[test]
+fn a_shifted_canvas_says_what_comes_next() {
+    let batch = TextBatch { prompts: vec![0, 3, 1].into(), ..batch() };
+    let ends: Vec<usize> = batch.ends.to_vec();
+    let one = Denoising { weights: vec![1.0], vocabulary: VOCABULARY, shifted: true };
+    let places: Vec<usize> = one.places(&batch).collect();
+    let expected: Vec<usize> =
+        [1, 3, 1].iter().enumerate().flat_map(|(row, begin)| row * LENGTH + begin..row * LENGTH + ends[row]).collect();
+    assert_eq!((&places, one.targets(&batch)), (&expected, expected.len()));
+    let corrupted = one.corrupted(&batch);
+    assert!((0..3 * LENGTH).filter(|it| !places.contains(it)).all(|place| corrupted[place] == batch.ids[place]));
+    assert_ne!(corrupted, batch.ids);
+    let mask = Mask::canvas(vec![0, 2, 0]).with_lengths(batch.ends.clone());
+    let targets = || places.iter().map(|place| (place - 1, batch.ids[*place]));
+    let normalizer = places.len() as f32;
+    let first = sum_of_losses(&decoder(), &corrupted, &mask, targets()) / f64::from(normalizer);
+    assert_close(loss(&one, &batch, normalizer), first);
+
+    let both = Denoising { weights: vec![0.25, 0.75], ..one };
+    let mut all = vec![-100i64; 3 * LENGTH];
+    targets().for_each(|(place, id)| all[place] = id.into());
+    let pass = Pass::evaluation();
+    let x = decoder().hidden(&corrupted, 3, &mask, None, &pass).unwrap();
+    let drawn = decoder().loss_drawing_at(x, &all, 1.0, &pass, batch.key).unwrap().1;
+    let mut ids = batch.ids.clone();
+    places.iter().for_each(|place| ids[*place] = drawn[place - 1]);
+    let second = sum_of_losses(&decoder(), &ids, &mask, targets()) / f64::from(normalizer);
+    assert_close(loss(&both, &batch, normalizer), 0.25 * first + 0.75 * second);
+}
+
 #[test]
 fn what_a_pass_says_is_the_mean_of_vectors_and_read_by_the_next() {
     let (model, batch, pass) = (decoder_with(true), batch(), Pass::evaluation());
-    let one = Denoising { weights: vec![1.0], vocabulary: VOCABULARY };
+    let one = Denoising { weights: vec![1.0], vocabulary: VOCABULARY, shifted: false };
     let (corrupted, mask) = (one.corrupted(&batch), canvas(&batch));
     let floats = |x: burn::tensor::Tensor<2>| x.into_data().iter::<f32>().collect::<Vec<_>>();
     let x = model.hidden(&corrupted, 3, &mask, None, &pass).unwrap();
@@ -182,7 +215,7 @@ fn both_take_turns() {
 
 #[test]
 fn what_cannot_be_learned_is_an_error() {
-    let none = Denoising { weights: Vec::new(), vocabulary: VOCABULARY };
+    let none = Denoising { weights: Vec::new(), vocabulary: VOCABULARY, shifted: false };
     assert!(none.loss(&decoder(), &batch(), &Pass::evaluation(), 1.0).is_err());
     let mut outside = batch();
     outside.ids[20] = VOCABULARY as u32;

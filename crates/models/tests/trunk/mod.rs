@@ -24,6 +24,7 @@ fn decoder(seed: u64, device: &Device) -> Decoder {
         blocks: 3,
         shifted_heads: 0,
         self_conditioning: false,
+        shifted_canvas: false,
     };
     Decoder::new(&config, seed, device)
 }

@@ -23,6 +23,7 @@ pub const DECODER: DecoderConfig = DecoderConfig {
     blocks: 6,
     shifted_heads: 0,
     self_conditioning: false,
+    shifted_canvas: false,
 };
 const ROWS: usize = 16;
 

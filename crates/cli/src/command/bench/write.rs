@@ -36,6 +36,7 @@ const fn config(width: usize, heads: usize, blocks: usize) -> DecoderConfig {
         blocks,
         shifted_heads: 0,
         self_conditioning: false,
+        shifted_canvas: false,
     }
 }
 
