@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bits::Bits;
 use document::Sources;
-pub use pictures::{PictureRecipe, PictureVariant};
+pub use pictures::{PictureData, PictureRecipe, PictureVariant};
 use remote::RemoteError;
 pub use roots::Roots;
 pub use study::{Search, Study};

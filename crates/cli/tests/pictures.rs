@@ -121,11 +121,12 @@ fn a_study_is_shared_out_stopped_and_taken_up_again() {
         |arguments: &[&str]| in_folder(folder.path(), &[&["study", "shades.toml", "--json"], arguments].concat());
     let cost = json(&study(&["--dry-run", "--out", "dry"]));
     let trials: u64 = cost["parts"].as_array().expect("parts").iter().filter_map(|part| part["trials"].as_u64()).sum();
-    assert_eq!(trials, 2 * 2 * 2 + 2 * 2, "settings, and the best of each size once more");
+    assert_eq!(trials, 2 * 2 * 2 + 2 * 2 * 2, "settings, the best of each size once more, and its noise");
     assert!(cost["seconds"].as_f64() > Some(0.0));
+    assert!(!folder.path().join("dry").exists(), "it does nothing");
 
     let result = json(&study(&["--out", "alone"]));
-    assert_eq!((metric(&result, "study.trials"), metric(&result, "study.trials_done")), (12.0, 12.0));
+    assert_eq!((metric(&result, "study.trials"), metric(&result, "study.trials_done")), (16.0, 16.0));
     for optimizer in ["sgd", "kfac"] {
         for batch in [10, 20] {
             let of = |what: &str| metric(&result, &format!("study.{optimizer}.b{batch}.{what}"));
@@ -187,6 +188,7 @@ fn bad_studies_are_told_in_one_line() {
         ("study.optimizer.kfac.optimizer.kind=newton", "unknown variant `newton`"),
         ("study.optimizer.kfac.optimizer.speed=3", "unknown field `speed`"),
         ("model.layers=9", "model.layers"),
+        ("train.variant.curved.name=PLAIN", "train.variant: has `plain` twice"),
         ("train.accumulate=1", "train.noise_scale: is measured between the micro-batches"),
     ] {
         assert!(study(assignment).error(2).contains(expected), "{assignment}: {}", study(assignment).stderr);
@@ -199,7 +201,8 @@ fn bad_studies_are_told_in_one_line() {
     assert!(large.error(1).contains("train.batch_size is 64, and there are 40 pictures"), "{}", large.stderr);
 
     // A file of another study, and one that is none.
-    let first = called(&["study", "shades.toml", "--out", "one", "--dry-run"]);
+    let small = ["--set", "study.settings=2", "--set", "study.seeds=1", "--set", "study.noise_scale=false"];
+    let first = called(&[&["study", "shades.toml", "--out", "one"][..], &small].concat());
     assert_eq!(first.code, Some(0), "{}", first.stderr);
     let other = called(&["study", "shades.toml", "--out", "one", "--set", "study.settings=3"]);
     assert!(other.error(1).contains("study.settings is 2 there and 3 here"), "{}", other.stderr);
@@ -234,4 +237,41 @@ fn two_studies_do_not_share_a_folder() {
     first.kill().expect("it runs");
     first.wait().expect("it ends");
     assert!(second.error(1).contains("is in use by another run"), "{}", second.stderr);
+}
+
+/// The process that shares out a study is asked to end, and not those that it started.
+#[cfg(unix)]
+#[test]
+fn a_study_that_is_ended_takes_its_processes_with_it() {
+    let folder = folder();
+    let mut command = lapidary();
+    command.current_dir(folder.path()).env("LAPIDARY_DATA", folder.path());
+    command.args(["study", "shades.toml", "--workers", "2", "--set", "study.epochs=100000", "--out", "long"]);
+    command.args(["--set", "study.target_loss=1e-9"]);
+    let stderr = fs::File::create(folder.path().join("log")).expect("a file");
+    let mut watcher = command.stderr(stderr).stdout(std::process::Stdio::null()).spawn().expect("it starts");
+    let file = folder.path().join("long/study.sqlite");
+    let running = || {
+        let count = |file: rusqlite::Connection| {
+            file.query_row("SELECT COUNT(*) FROM trial WHERE status = 'running'", [], |row| row.get::<_, i64>(0))
+        };
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        rusqlite::Connection::open_with_flags(&file, flags).and_then(count).unwrap_or(0)
+    };
+    let until = |done: &mut dyn FnMut() -> bool| {
+        (0..600).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            done()
+        })
+    };
+    assert!(until(&mut || running() == 2), "both have a trial");
+    let killed = std::process::Command::new("kill").arg(watcher.id().to_string()).status().expect("kill");
+    assert!(killed.success());
+    assert!(until(&mut || watcher.try_wait().expect("asked").is_some()), "it ends");
+    let log = fs::read_to_string(folder.path().join("log")).expect("a log");
+    assert!(log.contains("error: stopped; run the same command again to go on"), "{log}");
+    // Nobody holds the trials any more.
+    let again = ["study", "shades.toml", "--report", "--set", "study.epochs=100000", "--out", "long", "--json"];
+    let again = in_folder(folder.path(), &[&again[..], &["--set", "study.target_loss=1e-9"]].concat());
+    assert_eq!(metric(&json(&again), "study.trials_done"), 0.0);
 }

@@ -418,7 +418,7 @@ pub(crate) fn multiply_tiles<S: Simd, P: Simd, W: Words>(
         pack_left::<S, W>(job.a, rows.clone(), words.clone(), left);
         for panels in parts(panels.clone(), P::SIDE) {
             match panels.len() {
-                2 => multiply_panels::<S, P, 2>(job, tiles.clone(), panels.start, block.clone(), left),
+                2 if P::SIDE == 2 => multiply_panels::<S, P, 2>(job, tiles.clone(), panels.start, block.clone(), left),
                 _ => multiply_panels::<S, P, 1>(job, tiles.clone(), panels.start, block.clone(), left),
             }
         }

@@ -11,7 +11,7 @@ pub enum Decay {
     Linear,
     /// It falls to zero along half a wave of the cosine (Loshchilov and Hutter, 1608.03983, eq. 5).
     Cosine,
-    /// It is a tenth after 40 % of all steps, and a hundredth after 80 %, as residual networks are trained.
+    /// It is a tenth after 40 % of all steps, and a hundredth after 80 %.
     Steps,
     /// It stays.
     Constant,

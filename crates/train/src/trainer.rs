@@ -60,7 +60,7 @@ pub struct Trained<M> {
     pub seconds: f64,
     /// The log.
     pub rows: Vec<MetricsRow>,
-    /// Of K-FAC, which block each parameter had; of other optimizers none. Empty where the training had ended before.
+    /// Of K-FAC, which block each parameter had; of other optimizers none.
     pub blocks: Vec<(String, Block)>,
 }
 
@@ -233,7 +233,7 @@ where
         }
         let mut backward = share.backward();
         if let (Some(factors), Some(taps)) = (&mut factors, taps) {
-            factors.sums.add(taps.take(&mut backward), &objective.positions(batch), true);
+            factors.sums.add(taps.take(&mut backward), &objective.positions(&model, batch), true);
         }
         let of_batch = parameters::gradients(&model, backward);
         if options.noise_scale {
@@ -332,7 +332,7 @@ impl Factors {
     ) -> Result<(), TrainError> {
         let taps = Taps::default();
         let mut backward = objective.loss(model, batch, &pass.with_taps(taps.clone()), normalizer)?.backward();
-        self.sums.add(taps.take(&mut backward), &objective.positions(batch), true);
+        self.sums.add(taps.take(&mut backward), &objective.positions(model, batch), true);
         Ok(())
     }
 }

@@ -90,6 +90,13 @@ fn the_damping_is_what_its_rule_makes_of_it() {
     let decaying = dampings(DampingRule::Decaying { half_life: 2.0, least: 2e-3 });
     assert!((decaying[2] - 5e-3).abs() < 1e-12 && decaying[11] == 2e-3, "{decaying:?}");
     let adaptive = dampings(DampingRule::Adaptive { every: 3, factor: 0.9, least: 1e-6, most: 10.0 });
+    // Asked after steps 3, 6, 9 and 12, of which only those before an inversion count: none but for burn-in's.
+    assert!(adaptive.iter().all(|damping| *damping == 1e-2), "{adaptive:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let rule = DampingRule::Adaptive { every: 3, factor: 0.9, least: 1e-6, most: 10.0 };
+    let optimizer = OptimizerOptions::Kfac(KfacOptions { damping_rule: rule, form: KfacForm::Eigen, ..kfac() });
+    let rows = run(folder.path(), &options(optimizer), None).unwrap().rows;
+    let adaptive: Vec<f64> = rows.iter().map(|row| row.damping.unwrap()).collect();
     assert!(adaptive[..2].iter().all(|damping| *damping == 1e-2) && adaptive[11] != 1e-2, "{adaptive:?}");
     let change = 0.9f64.powi(3);
     assert!(
@@ -140,8 +147,8 @@ impl Objective<Bert> for Silent {
         Objective::<Bert>::targets(&Classification, batch)
     }
 
-    fn positions(&self, batch: &Self::Batch) -> Positions {
-        Objective::<Bert>::positions(&Classification, batch)
+    fn positions(&self, model: &Bert, batch: &Self::Batch) -> Positions {
+        Classification.positions(model, batch)
     }
 }
 

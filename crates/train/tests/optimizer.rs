@@ -124,7 +124,7 @@ impl Objective<Parameters> for Given {
         1
     }
 
-    fn positions(&self, _: &Self::Batch) -> Positions {
+    fn positions(&self, _: &Parameters, _: &Self::Batch) -> Positions {
         Positions { examples: 1, lengths: None }
     }
 }

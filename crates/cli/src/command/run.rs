@@ -95,14 +95,7 @@ fn run_pictures(args: &Args, options: &Options, device: &Device) -> anyhow::Resu
     let files = PictureFiles::find(&recipe, &roots(args, &interrupt))?;
     let folder = RunFolder::open(&out(args, &recipe.name))?;
     let pictures = Pictures::read(&recipe, &files)?;
-    let run = PictureRun {
-        recipe: &recipe,
-        folder: &folder,
-        files: &files,
-        pictures: &pictures,
-        device,
-        interrupt: &interrupt,
-    };
+    let run = PictureRun { recipe: &recipe, folder: &folder, pictures: &pictures, device, interrupt: &interrupt };
     let trained =
         recipe.train.variants.iter().map(|variant| pictures::train(&run, variant)).collect::<Result<Vec<_>, _>>()?;
     let written = pictures::write(&run, &trained)?;

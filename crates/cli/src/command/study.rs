@@ -13,7 +13,7 @@ use crate::exit::Usage;
 use crate::output;
 use crate::pictures::study::{self, Cost, Workers};
 use crate::pictures::{PictureFiles, PictureRun, Pictures, Written};
-use crate::recipe::{self, PictureRecipe, RecipeKind, Roots};
+use crate::recipe::{PictureRecipe, Roots};
 use crate::stage::RunFolder;
 
 /// Arguments of `lapidary study`.
@@ -46,17 +46,13 @@ pub struct Args {
     #[arg(long, conflicts_with = "dry_run")]
     report: bool,
 
-    /// A process of a study that another one watches
-    #[arg(long, hide = true)]
-    worker: bool,
+    /// A process of a study that another one, of this number, watches
+    #[arg(long, hide = true, value_name = "PROCESS")]
+    worker: Option<u32>,
 }
 
 /// Runs every trial that is not done yet and writes the result.
 pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
-    if recipe::kind(&args.recipe) != RecipeKind::Pictures {
-        // One that cannot be read says so itself.
-        PictureRecipe::read(&args.recipe, &args.set)?;
-    }
     let mut recipe = PictureRecipe::read(&args.recipe, &args.set)?;
     recipe.seed = options.seed.unwrap_or(recipe.seed);
     if args.workers.get() > 1 && *device != Device::flex() {
@@ -70,19 +66,19 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     let pictures = Pictures::read(&recipe, &files)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-study", recipe.name)));
     // A worker's folder is its watcher's.
-    let folder = if args.worker { RunFolder::shared(&out)? } else { RunFolder::open(&out)? };
-    let run = PictureRun {
-        recipe: &recipe,
-        folder: &folder,
-        files: &files,
-        pictures: &pictures,
-        device,
-        interrupt: &interrupt,
+    let shared = args.worker.is_some() || args.report;
+    // A dry run leaves nothing behind, and what is in flight may be reported on.
+    let dry = args.dry_run.then(tempfile::tempdir).transpose()?;
+    let folder = match (&dry, shared) {
+        (Some(dry), _) if !out.join(study::FILE).is_file() => RunFolder::open(dry.path())?,
+        (_, true) => RunFolder::shared(&out)?,
+        _ => RunFolder::open(&out)?,
     };
+    let run = PictureRun { recipe: &recipe, folder: &folder, pictures: &pictures, device, interrupt: &interrupt };
     let of_recipe = study::of(&run)?;
     let mut store = study::open(&run, of_recipe)?;
-    if args.worker {
-        return study::work(&run, of_recipe, &mut store, true);
+    if args.worker.is_some() {
+        return study::work(&run, of_recipe, &mut store, args.worker);
     }
     if args.dry_run {
         let cost = study::cost(&run, of_recipe, &store.trials()?)?;

@@ -9,8 +9,10 @@ use lapidary_models::Pass;
 use lapidary_models::objective::{Objective, PictureClassification};
 use lapidary_models::resnet::ResNet;
 use lapidary_train::TrainError;
+use lapidary_train::study::Seen;
+use sha2::{Digest, Sha256};
 
-use crate::recipe::{PictureRecipe, Roots};
+use crate::recipe::{PictureData, PictureRecipe, Roots};
 
 /// The files of a recipe, which are there.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Pictures {
     pub normalization: Normalization,
     /// What training does to a picture.
     pub augmentation: Augmentation,
+    /// Of all of them, with their classes: what stages and studies depend on.
+    pub digest: String,
 }
 
 impl Pictures {
@@ -88,28 +92,33 @@ impl Pictures {
             train.extend(&rest[..rest.len().min(train_each)]);
             kept.extend(last);
         }
-        let train = all.subset(&train);
+        let (train, kept) = (all.subset(&train), all.subset(&kept));
         Ok(Self {
             normalization: Normalization::of(&train),
-            kept: all.subset(&kept),
-            train,
-            test,
             augmentation: Augmentation { padding: data.padding, mirror: data.mirror },
+            digest: digest([&train, &kept, &test]),
+            train,
+            kept,
+            test,
         })
     }
 
-    /// Mean loss in nats, and accuracy in per cent, on the pictures as they are.
+    /// Mean loss in nats, and accuracy in per cent, on `count` pictures of a set, from all over it, as they are.
     ///
     /// # Errors
     /// Pictures that the network does not fit.
-    pub fn look(&self, model: &ResNet, set: &PictureSet, rows: &[usize]) -> Result<(f64, f64), TrainError> {
+    pub fn look(&self, model: &ResNet, set: &PictureSet, count: usize, pass: &Pass) -> Result<Seen, TrainError> {
         const TOGETHER: usize = 250;
+        let rows: Vec<usize> = (0..count).map(|i| i * set.len() / count).collect();
         let (mut loss, mut right) = (0.0, 0);
-        for rows in rows.chunks(TOGETHER) {
-            let batch = PictureBatch::plain(set, rows, &self.normalization);
-            let share = PictureClassification.loss(model, &batch, &Pass::evaluation(), 1.0)?;
+        // A set is sorted by class: each part has pictures of all of them, since norms may take its statistics.
+        let parts = count.div_ceil(TOGETHER);
+        for part in 0..parts {
+            let rows: Vec<usize> = rows.iter().skip(part).step_by(parts).copied().collect();
+            let batch = PictureBatch::plain(set, &rows, &self.normalization);
+            let share = PictureClassification.loss(model, &batch, pass, 1.0)?;
             loss += f64::from(share.into_scalar::<f32>());
-            let logits = PictureClassification::logits(model, &batch, &Pass::evaluation());
+            let logits = PictureClassification::logits(model, &batch, pass);
             let classes = logits.dims()[1];
             let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
             for (logits, label) in logits.chunks_exact(classes).zip(&batch.labels) {
@@ -117,17 +126,36 @@ impl Pictures {
                 right += usize::from(most == Some(*label as usize));
             }
         }
-        let n = rows.len().max(1) as f64;
-        Ok((loss / n, 100.0 * right as f64 / n))
+        let n = count.max(1) as f64;
+        Ok(Seen { loss: loss / n, accuracy: 100.0 * right as f64 / n })
     }
 
-    /// All of a set.
+    /// All of a set, with the statistics that the network has of its training.
     ///
     /// # Errors
     /// As [`look`](Self::look).
-    pub fn look_at_all(&self, model: &ResNet, set: &PictureSet) -> Result<(f64, f64), TrainError> {
-        self.look(model, set, &(0..set.len()).collect::<Vec<_>>())
+    pub fn evaluate(&self, model: &ResNet, set: &PictureSet) -> Result<Seen, TrainError> {
+        self.look(model, set, set.len(), &Pass::evaluation())
     }
+}
+
+/// Of the contents of sets, wherever they were read from.
+fn digest(sets: [&PictureSet; 3]) -> String {
+    let mut digest = Sha256::new();
+    for set in sets {
+        let sizes = [set.len(), set.height, set.width, set.classes.len()].map(|size| (size as u64).to_le_bytes());
+        sizes.iter().for_each(|size| digest.update(size));
+        set.classes.iter().for_each(|name| digest.update(format!("{name}\n")));
+        set.labels.iter().for_each(|label| digest.update(label.to_le_bytes()));
+        digest.update(&set.pixels);
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The settings of a recipe's data without where it lies: the pictures themselves count.
+pub fn settings(recipe: &PictureRecipe, pictures: &Pictures) -> serde_json::Value {
+    let PictureData { padding, mirror, .. } = recipe.data;
+    serde_json::json!({ "pictures": pictures.digest, "padding": padding, "mirror": mirror })
 }
 
 /// A fresh network for a recipe.

@@ -22,9 +22,7 @@ pub struct PictureRun<'a> {
     pub recipe: &'a PictureRecipe,
     /// Where its stages live.
     pub folder: &'a RunFolder,
-    /// The files.
-    pub files: &'a PictureFiles,
-    /// What is in them.
+    /// All of them.
     pub pictures: &'a Pictures,
     /// What its networks compute on, without gradients.
     pub device: &'a Device,

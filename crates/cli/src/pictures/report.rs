@@ -28,6 +28,15 @@ pub fn key(name: &str) -> String {
     name.replace(['-', '.'], "_").to_lowercase()
 }
 
+/// The first of many names, and how many more there are.
+fn shortened(names: &[&str]) -> String {
+    const SHOWN: usize = 4;
+    match names.len().saturating_sub(SHOWN) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..SHOWN].join(", ")),
+    }
+}
+
 /// A result with nothing in it yet.
 pub fn empty_result(run: &PictureRun, name: &str) -> RunResult {
     let settings = RunSettings {
@@ -78,10 +87,11 @@ pub fn write(run: &PictureRun, trained: &[Trained]) -> anyhow::Result<Written> {
             .collect();
         if !plain.is_empty() {
             result.notes.push(format!(
-                "{}: {} of {} parameters have no block of curvature and go by their plain gradient: norms.",
+                "{}: {} of {} parameters have no block of curvature and go by their plain gradient: {}.",
                 one.name,
                 plain.len(),
-                one.blocks.len()
+                one.blocks.len(),
+                shortened(&plain)
             ));
         }
     }

@@ -11,6 +11,7 @@ use lapidary_models::objective::PictureClassification;
 use lapidary_models::parameters;
 use lapidary_models::resnet::ResNet;
 use lapidary_train::optimizer::Block;
+use lapidary_train::study::Seen;
 use lapidary_train::{MetricsRow, PictureBatches, Schedule, TrainOptions};
 use serde::{Deserialize, Serialize};
 
@@ -57,14 +58,13 @@ pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Train
         fields.remove("variant");
     }
     let inputs = Inputs::new(&serde_json::json!({
-        "data": recipe.data,
+        "data": data::settings(recipe, pictures),
         "model": recipe.model,
         "train": shared,
         "variant": variant,
         "seed": recipe.seed,
     }))?;
-    let inputs = inputs.on(run.device).file("train", &run.files.train).file("test", &run.files.test);
-    let stage = run.folder.stage(&format!("train/{}", variant.name), &inputs)?;
+    let stage = run.folder.stage(&format!("train/{}", variant.name), &inputs.on(run.device))?;
     if let Some(done) = stage.done::<Trained>()? {
         tracing::info!("{}: done before", stage.name());
         return Ok(done);
@@ -104,13 +104,13 @@ pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Train
         fresh,
         &PictureClassification,
         &batches,
-        &mut |model: &ResNet| Ok(pictures.look_at_all(&model.valid(), &pictures.kept)?.1),
+        &mut |model: &ResNet| Ok(pictures.evaluate(&model.valid(), &pictures.kept)?.accuracy),
         &options,
         &stage.path().join("training"),
         run.interrupt,
     )?;
     let model = trained.model.valid();
-    let (loss, accuracy) = pictures.look_at_all(&model, &pictures.test)?;
+    let Seen { loss, accuracy } = pictures.evaluate(&model, &pictures.test)?;
     tracing::info!("{}: {accuracy:.2} % of the test", stage.name());
     let config = recipe.model.config(pictures.train.classes.len())?.to_json(&pictures.train.classes);
     let tensors =

@@ -382,7 +382,7 @@ fn training(outcome: &Outcome, title: &str) -> Section {
     let noise = series(|row| row.noise_scale, 0.0);
     let noise = noise.iter().any(|series| !series.points.is_empty()).then(|| {
         let lines = noise.into_iter().filter(|series| !series.points.is_empty()).collect();
-        line("Noise scale of the gradient", Axis::new("Examples").log(), lines)
+        line("Noise scale of the gradient", Axis::new("Targets").log(), lines)
     });
     let section = Section::new("Training").charts(noise);
     section.charts([

@@ -240,6 +240,13 @@ pub fn distinct<T: Eq + std::hash::Hash + Display>(key: &str, values: &[T]) -> C
     }
 }
 
+/// Names that stay apart in the keys of a result, where case and some signs do not count.
+pub fn distinct_keys<S: AsRef<str>>(key: &str, names: impl IntoIterator<Item = S>) -> Checked {
+    let keys: Vec<String> =
+        names.into_iter().map(|name| name.as_ref().replace(['-', '.'], "_").to_lowercase()).collect();
+    distinct(key, &keys)
+}
+
 /// Names become those of files, folders and metrics.
 pub fn name(key: &str, value: &str) -> Checked {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

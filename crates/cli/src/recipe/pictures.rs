@@ -8,7 +8,7 @@ use lapidary_models::resnet::{ResNetConfig, Shortcut};
 use lapidary_train::{Decay, OptimizerOptions};
 use serde::{Deserialize, Serialize};
 
-use super::check::{self, Checked, Fault, count, distinct, ensure, filled, name, not_negative, positive, share};
+use super::check::{self, Checked, Fault, count, distinct_keys, ensure, filled, name, not_negative, positive, share};
 use super::study::{self, Study};
 use super::{RecipeError, read_checked};
 
@@ -223,7 +223,7 @@ fn check(recipe: &PictureRecipe) -> Checked {
         share(&key("warmup"), variant.warmup)?;
         optimizer(&key("optimizer"), &variant.optimizer)?;
     }
-    distinct("train.variant", &train.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>())?;
+    distinct_keys("train.variant", train.variants.iter().map(|variant| &variant.name))?;
     recipe.study.as_ref().map_or(Ok(()), study::check)
 }
 

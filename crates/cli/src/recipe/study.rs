@@ -3,7 +3,7 @@
 use lapidary_train::{Decay, OptimizerOptions};
 use serde::{Deserialize, Serialize};
 
-use super::check::{self, Checked, count, distinct, ensure, name, not_negative, positive};
+use super::check::{self, Checked, count, distinct, distinct_keys, ensure, name, not_negative, positive};
 use super::pictures::optimizer;
 
 /// What is tried, and how long.
@@ -184,7 +184,7 @@ pub(super) fn check(study: &Study) -> Checked {
             })?;
         }
     }
-    distinct("study.optimizer", &study.optimizers.iter().map(|studied| &studied.name).collect::<Vec<_>>())
+    distinct_keys("study.optimizer", study.optimizers.iter().map(|studied| &studied.name))
 }
 
 fn span(key: &str, span: Span) -> Checked {

@@ -50,7 +50,7 @@ impl Objective<Decoder> for TextObjective {
         self.of(batch).targets(batch)
     }
 
-    fn positions(&self, batch: &TextBatch) -> Positions {
+    fn positions(&self, _: &Decoder, batch: &TextBatch) -> Positions {
         batch.positions()
     }
 }

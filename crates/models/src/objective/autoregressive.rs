@@ -45,7 +45,7 @@ impl Objective<Decoder> for Autoregressive {
         self.next(batch).iter().filter(|target| **target != IGNORED).count()
     }
 
-    fn positions(&self, batch: &TextBatch) -> Positions {
+    fn positions(&self, _: &Decoder, batch: &TextBatch) -> Positions {
         batch.positions()
     }
 }

@@ -36,8 +36,9 @@ impl<M: Classifier> Objective<M> for Classification {
         batch.targets.iter().filter(|&&target| target != IGNORED).count()
     }
 
-    fn positions(&self, batch: &Batch) -> Positions {
-        Positions { examples: batch.rows, lengths: Some(batch.lengths.to_vec()) }
+    fn positions(&self, model: &M, batch: &Batch) -> Positions {
+        // Those of the trunk, which has more of them than the text where it reads pictures too.
+        Positions { examples: batch.rows, lengths: model.mask(batch).lengths.map(|lengths| lengths.to_vec()) }
     }
 
     fn sampled(&self, model: &M, batch: &Batch, pass: &Pass, draw: (u64, u64)) -> Result<Option<Batch>, ModelError> {

@@ -133,7 +133,7 @@ impl Objective<Decoder> for Denoising {
         self.places(batch).count()
     }
 
-    fn positions(&self, batch: &TextBatch) -> Positions {
+    fn positions(&self, _: &Decoder, batch: &TextBatch) -> Positions {
         batch.positions()
     }
 }

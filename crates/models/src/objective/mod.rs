@@ -39,7 +39,7 @@ pub trait Objective<M> {
     fn targets(&self, batch: &Self::Batch) -> usize;
 
     /// Its examples, and which of their positions are no padding: what Kronecker factors count.
-    fn positions(&self, batch: &Self::Batch) -> Positions;
+    fn positions(&self, model: &M, batch: &Self::Batch) -> Positions;
 
     /// The batch with targets that the model draws from what it says of it: with these the factors are those of the Fisher
     /// matrix, with the batch's own those of the empirical one. `draw` is the number of the draw under a seed. `None`: the

@@ -45,7 +45,7 @@ impl Objective<ResNet> for PictureClassification {
         batch.labels.len()
     }
 
-    fn positions(&self, batch: &PictureBatch) -> Positions {
+    fn positions(&self, _: &ResNet, batch: &PictureBatch) -> Positions {
         Positions { examples: batch.labels.len(), lengths: None }
     }
 

@@ -10,5 +10,5 @@ mod trial;
 
 pub use fit::{CriticalBatch, critical_batch};
 pub use points::{evenly, grid};
-pub use store::{Status, StoreError, StudyStore, StudyTrial};
+pub use store::{Counts, Status, StoreError, StudyStore, StudyTrial};
 pub use trial::{Look, Seen, TrialOptions, TrialOutcome, run_trial};

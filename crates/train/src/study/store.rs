@@ -89,6 +89,17 @@ pub struct StudyTrial {
     pub outcome: Option<TrialOutcome>,
 }
 
+/// How many trials of a study there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Planned so far.
+    pub all: usize,
+    /// With an outcome.
+    pub done: usize,
+    /// Taken by a process.
+    pub running: usize,
+}
+
 /// The file.
 pub struct StudyStore {
     path: PathBuf,
@@ -196,6 +207,21 @@ impl StudyStore {
         self.connection.execute(update, []).map_err(|error| failed(&self.path, error))
     }
 
+    /// How many trials there are.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        let select =
+            "SELECT COUNT(*), COALESCE(SUM(status = 'done'), 0), COALESCE(SUM(status = 'running'), 0) FROM trial";
+        let counts = self.connection.query_row(select, [], |row| {
+            Ok([row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?]
+                .map(|it| it.unsigned_abs() as usize))
+        });
+        let [all, done, running] = counts.map_err(|error| failed(&self.path, error))?;
+        Ok(Counts { all, done, running })
+    }
+
     /// Takes the next trial that nobody has, in the order in which they were planned.
     ///
     /// # Errors
@@ -211,32 +237,43 @@ impl StudyStore {
         let update = "UPDATE trial SET status = 'running', process = ?2 WHERE id = ?1";
         transaction.execute(update, params![id, std::process::id()]).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        Ok(self.trials()?.into_iter().find(|trial| trial.id == id))
+        Ok(self.some(Some(id))?.pop())
     }
 
-    /// Writes down what became of a trial.
+    /// Writes down what became of a trial that this process took; whether it still was its own.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn finish(&mut self, id: i64, outcome: &TrialOutcome) -> Result<(), StoreError> {
+    pub fn finish(&mut self, id: i64, outcome: &TrialOutcome) -> Result<bool, StoreError> {
         let path = self.path.clone();
         let failed = |error| failed(&path, error);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         // The curve has a table of its own.
         let rest = TrialOutcome { curve: Vec::new(), ..outcome.clone() };
         let update = "UPDATE trial SET status = 'done', outcome = ?2, steps_to_loss = ?3, steps_to_accuracy = ?4,
-                      diverged_at = ?5, seconds = ?6 WHERE id = ?1";
+                      diverged_at = ?5, seconds = ?6 WHERE id = ?1 AND status = 'running' AND process = ?7";
         let text = serde_json::to_string(&rest).unwrap_or_default();
         let diverged = outcome.diverged_at.map(|step| step as i64);
-        let values = params![id, text, outcome.steps_to_loss, outcome.steps_to_accuracy, diverged, outcome.seconds];
-        transaction.execute(update, values).map_err(failed)?;
+        let values = params![
+            id,
+            text,
+            outcome.steps_to_loss,
+            outcome.steps_to_accuracy,
+            diverged,
+            outcome.seconds,
+            std::process::id()
+        ];
+        if transaction.execute(update, values).map_err(failed)? == 0 {
+            return Ok(false);
+        }
         for look in &outcome.curve {
             let insert =
                 "INSERT OR REPLACE INTO curve (trial, step, loss, accuracy, seconds) VALUES (?1, ?2, ?3, ?4, ?5)";
             let values = params![id, look.step as i64, look.loss, look.accuracy, look.seconds];
             transaction.execute(insert, values).map_err(failed)?;
         }
-        transaction.commit().map_err(failed)
+        transaction.commit().map_err(failed)?;
+        Ok(true)
     }
 
     /// All trials, in the order in which they were planned, with their curves.
@@ -244,11 +281,16 @@ impl StudyStore {
     /// # Errors
     /// The file cannot be read, or a row of it makes no sense.
     pub fn trials(&self) -> Result<Vec<StudyTrial>, StoreError> {
+        self.some(None)
+    }
+
+    /// One of them, or all.
+    fn some(&self, id: Option<i64>) -> Result<Vec<StudyTrial>, StoreError> {
         let failed = |error| failed(&self.path, error);
-        let select =
-            "SELECT id, optimizer, batch, setting, repetition, options, status, outcome FROM trial ORDER BY id";
+        let select = "SELECT id, optimizer, batch, setting, repetition, options, status, outcome FROM trial
+                      WHERE ?1 IS NULL OR id = ?1 ORDER BY id";
         let mut statement = self.connection.prepare(select).map_err(failed)?;
-        let rows = statement.query_map([], |row| {
+        let rows = statement.query_map(params![id], |row| {
             Ok((
                 (row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?),
                 (row.get::<_, i64>(4)?, row.get::<_, String>(5)?, row.get::<_, String>(6)?),
@@ -380,7 +422,9 @@ mod tests {
         let first = store.take().unwrap().unwrap();
         let second = other.take().unwrap().unwrap();
         assert_eq!((first.setting, second.setting, first.status), (0, 1, Status::Running));
-        store.finish(first.id, &outcome()).unwrap();
+        assert!(store.finish(first.id, &outcome()).unwrap());
+        assert!(!store.finish(first.id, &outcome()).unwrap(), "it is nobody's any more");
+        assert_eq!(store.counts().unwrap(), Counts { all: 3, done: 1, running: 1 });
         drop((store, other));
 
         let mut store = StudyStore::open(&path, &settings).unwrap();

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use burn::module::Module;
+use lapidary_curvature::CurvatureError;
 use lapidary_kernels::precision::Precision;
 use lapidary_models::objective::Objective;
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,7 @@ pub struct TrialOutcome {
     pub steps_to_loss: Option<f64>,
     /// The same of the accuracy, in a straight line.
     pub steps_to_accuracy: Option<f64>,
-    /// The step whose loss or gradient was no number, or whose look was; none is a training that held.
+    /// The step, counted from 1, whose loss or gradient was no number or far too large; `None`: the training held.
     pub diverged_at: Option<u64>,
     /// Seconds of training, looks not counted.
     pub seconds: f64,
@@ -124,8 +125,11 @@ where
                 model = stepped;
                 done
             }
-            Err(TrainError::NotFinite { .. } | TrainError::Curvature(_)) => {
-                outcome.diverged_at = Some(at);
+            Err(
+                TrainError::NotFinite { .. }
+                | TrainError::Curvature(CurvatureError::NonFiniteFactor(_) | CurvatureError::Diagonalize(_)),
+            ) => {
+                outcome.diverged_at = Some(at + 1);
                 break;
             }
             Err(error) => return Err(error),
@@ -186,7 +190,7 @@ fn crossing(curve: &[Look], above: impl Fn(&Look) -> f64) -> Option<f64> {
     let after = curve.iter().position(|look| above(look) >= 0.0)?;
     let Some(before) = after.checked_sub(1) else { return Some(curve[0].step as f64) };
     let (low, high) = (above(&curve[before]), above(&curve[after]));
-    let share = if high > low && low.is_finite() { -low / (high - low) } else { 1.0 };
+    let share = if high > low && low.is_finite() && high.is_finite() { -low / (high - low) } else { 1.0 };
     let (from, to) = (curve[before].step as f64, curve[after].step as f64);
     Some(from + share.clamp(0.0, 1.0) * (to - from))
 }

@@ -2,7 +2,7 @@
 
 use lapidary_train::study::{CriticalBatch, StudyTrial, TrialOutcome, critical_batch};
 
-use super::plan::{best, damping, held, searched};
+use super::plan::{NOISE, best, damping, held, searched};
 
 /// An optimizer over all sizes of batch.
 pub struct OfOptimizer {
@@ -41,7 +41,7 @@ pub struct Best {
     pub accuracy: Option<f64>,
     /// Median steps to the target accuracy.
     pub steps_to_accuracy: Option<f64>,
-    /// Median noise scale, in pictures.
+    /// Noise scale of the gradient, in pictures.
     pub noise_scale: Option<f64>,
     /// The lowest loss at its end.
     pub loss: Option<f64>,
@@ -63,8 +63,13 @@ fn of_size(name: &str, batch: usize, trials: &[StudyTrial]) -> OfSize {
     let outcomes = || of_search.iter().filter_map(|trial| trial.outcome.as_ref());
     let chosen = best(&of_search).map(|chosen| {
         let same = |it: &&StudyTrial| it.optimizer == name && it.batch == batch && it.setting == chosen.setting;
-        let of_setting: Vec<&TrialOutcome> =
-            trials.iter().filter(same).filter_map(|trial| trial.outcome.as_ref()).collect();
+        let of_setting: Vec<&TrialOutcome> = trials
+            .iter()
+            .filter(same)
+            .filter(|trial| trial.repetition != NOISE)
+            .filter_map(|trial| trial.outcome.as_ref())
+            .collect();
+        let measured = trials.iter().filter(same).find(|trial| trial.repetition == NOISE);
         let of = |get: &dyn Fn(&TrialOutcome) -> Option<f64>| {
             let mut values: Vec<f64> = of_setting.iter().filter_map(|outcome| get(outcome)).collect();
             values.sort_by(f64::total_cmp);
@@ -80,7 +85,7 @@ fn of_size(name: &str, batch: usize, trials: &[StudyTrial]) -> OfSize {
             seconds: median(&of(&|outcome| Some(outcome.seconds_at(outcome.steps_to_loss?)))),
             accuracy: median(&of(&TrialOutcome::best_accuracy)),
             steps_to_accuracy: median(&of(&|outcome| outcome.steps_to_accuracy)),
-            noise_scale: median(&of(&|outcome| outcome.noise_scale)),
+            noise_scale: measured.and_then(|trial| trial.outcome.as_ref()?.noise_scale),
             loss: of(&TrialOutcome::last_loss).first().copied(),
         }
     });
@@ -130,7 +135,15 @@ impl OfOptimizer {
 pub fn words(found: &[OfOptimizer]) -> Vec<String> {
     let mut words = Vec::new();
     for of in found {
+        if of.sizes.iter().all(|size| size.done == 0) {
+            continue;
+        }
         let reached = of.sizes.iter().filter(|size| size.reached > 0).count();
+        if of.sizes.iter().any(|size| size.best.as_ref().is_some_and(|best| best.steps.is_some_and(|it| it[0] == 0.0)))
+        {
+            words.push(format!("{} is at the target before its first step: lower it.", of.name));
+            continue;
+        }
         if reached == 0 {
             words.push(format!("{} never came to the target.", of.name));
             continue;
@@ -157,7 +170,11 @@ pub fn words(found: &[OfOptimizer]) -> Vec<String> {
                 critical.batch,
                 100.0 * critical.worst
             )),
-            None => words.push(format!("{}: no bend is in sight over these sizes.", of.name)),
+            None if reached >= 3 => words.push(format!("{}: no bend is in sight over these sizes.", of.name)),
+            None => words.push(format!(
+                "{}: it came to the target at {reached} sizes, too few to tell where its curve bends.",
+                of.name
+            )),
         }
         let noise: Vec<f64> =
             of.sizes.iter().filter_map(|size| size.best.as_ref().and_then(|best| best.noise_scale)).collect();
@@ -172,6 +189,9 @@ pub fn words(found: &[OfOptimizer]) -> Vec<String> {
                 ));
             }
         }
+    }
+    if words.is_empty() {
+        words.push("No trial is done yet.".to_owned());
     }
     if let [first, second, ..] = found {
         let both = first.sizes.iter().zip(&second.sizes).filter_map(|(a, b)| {

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use burn::module::Module;
 use lapidary_data::BatchOptions;
+use lapidary_models::Pass;
 use lapidary_models::objective::PictureClassification;
 use lapidary_models::resnet::ResNet;
-use lapidary_train::study::{Seen, Status, StudyStore, StudyTrial, TrialOptions, TrialOutcome, run_trial};
+use lapidary_train::study::{Counts, Seen, StudyStore, StudyTrial, TrialOptions, TrialOutcome, run_trial};
 use lapidary_train::{PictureBatches, Progress};
 
 use super::{PictureRun, data};
+use crate::device;
 use crate::recipe::Study;
 
 pub use plan::{Cost, cost};
@@ -53,33 +55,55 @@ pub fn of<'a>(run: &PictureRun<'a>) -> anyhow::Result<&'a Study> {
 /// A damaged file, or that of another recipe.
 pub fn open(run: &PictureRun, study: &Study) -> anyhow::Result<StudyStore> {
     let (recipe, path) = (run.recipe, run.folder.path().join(FILE));
+    let mut of_study = serde_json::to_value(study)?;
+    if let Some(fields) = of_study.as_object_mut() {
+        // More of them are more rows, and change none.
+        fields.remove("seeds");
+    }
     let settings = serde_json::json!({
         "seed": recipe.seed,
-        "data": recipe.data,
+        "data": data::settings(recipe, run.pictures),
         "model": recipe.model,
-        "study": study,
-        "pictures": [run.pictures.train.len(), run.pictures.kept.len()],
+        "study": of_study,
+        "device": device::name(run.device),
     });
     let mut store = StudyStore::open(&path, &settings)?;
     store.plan(&plan::search(study, recipe.seed, run.pictures.train.len())?)?;
     Ok(store)
 }
 
-/// Takes trials until there are none left; tells of each.
+/// Takes trials until there are none left, nor any that others are still at and more may follow from. A process that was
+/// started by a `watcher` ends with it.
 ///
 /// # Errors
 /// What has nothing to do with a trial's settings; stopped by a signal.
-pub fn work(run: &PictureRun, study: &Study, store: &mut StudyStore, say: bool) -> anyhow::Result<()> {
-    while let Some(trial) = store.take()? {
+pub fn work(run: &PictureRun, study: &Study, store: &mut StudyStore, watcher: Option<u32>) -> anyhow::Result<()> {
+    loop {
+        ensure!(watcher.is_none_or(|id| parent() == Some(id)), "the process that watched this study has ended");
+        let Some(trial) = store.take()? else {
+            if store.counts()?.running == 0 {
+                return Ok(());
+            }
+            ensure!(!run.interrupt.raised(), "stopped; run the same command again to go on");
+            std::thread::sleep(Duration::from_millis(500));
+            continue;
+        };
         let begun = Instant::now();
         let outcome = trial_outcome(run, &trial)?;
-        store.finish(trial.id, &outcome)?;
-        store.plan(&plan::repetitions(study, &store.trials()?))?;
-        if say {
-            tracing::info!("{}: {} [{:.0} s]", title(&trial), summary(&outcome), begun.elapsed().as_secs_f64());
+        if !store.finish(trial.id, &outcome)? {
+            tracing::warn!("{}: another process has taken it meanwhile, and its outcome counts", title(&trial));
         }
+        store.plan(&plan::repetitions(study, &store.trials()?))?;
+        tracing::info!("{}: {} [{:.0} s]", title(&trial), summary(&outcome), begun.elapsed().as_secs_f64());
     }
-    Ok(())
+}
+
+/// The process that started this one.
+fn parent() -> Option<u32> {
+    #[cfg(unix)]
+    return Some(std::os::unix::process::parent_id());
+    #[cfg(not(unix))]
+    None
 }
 
 /// A trial in a few words.
@@ -107,13 +131,13 @@ fn trial_outcome(run: &PictureRun, trial: &StudyTrial) -> anyhow::Result<TrialOu
     let options = BatchOptions { batch_size: size, bucket_batches: NonZeroUsize::MIN, seed };
     let batches = PictureBatches::new(&pictures.train, pictures.normalization, pictures.augmentation, options)?;
     let fresh = data::fresh(run.recipe, pictures, seed, run.device)?;
-    // Pictures from all over the training part, always the same.
-    let every = (pictures.train.len() / SAMPLE).max(1);
-    let sample: Vec<usize> = (0..pictures.train.len()).step_by(every).take(SAMPLE).collect();
+    // The statistics that a network remembers lag some twenty steps behind, which is most of a training by large batches:
+    // what is looked at has its own.
+    let pass = Pass::batch_statistics();
     let mut look = |model: &ResNet| {
         let model = model.valid();
-        let (loss, _) = pictures.look(&model, &pictures.train, &sample)?;
-        let (_, accuracy) = pictures.look_at_all(&model, &pictures.kept)?;
+        let Seen { loss, .. } = pictures.look(&model, &pictures.train, SAMPLE.min(pictures.train.len()), &pass)?;
+        let Seen { accuracy, .. } = pictures.look(&model, &pictures.kept, pictures.kept.len(), &pass)?;
         Ok(Seen { loss, accuracy })
     };
     Ok(run_trial(fresh, &PictureClassification, &batches, &mut look, &trial.options, run.interrupt)?)
@@ -131,10 +155,9 @@ pub fn run(run: &PictureRun, study: &Study, store: &mut StudyStore, workers: &Wo
     // Of a study that was stopped between the two.
     store.plan(&plan::repetitions(study, &store.trials()?))?;
     if workers.count.get() == 1 {
-        let done = |trials: &[StudyTrial]| trials.iter().filter(|trial| trial.status == Status::Done).count();
-        let trials = store.trials()?;
-        tracing::info!("{} of {} trials are done", done(&trials), trials.len());
-        return work(run, study, store, true);
+        let Counts { done, all, .. } = store.counts()?;
+        tracing::info!("{done} of {all} trials are done");
+        return work(run, study, store, None);
     }
     let mut children: Vec<Child> = (0..workers.count.get()).map(|_| workers.start()).collect::<Result<_, _>>()?;
     let watched = watch(run, store, &mut children);
@@ -152,9 +175,7 @@ pub fn run(run: &PictureRun, study: &Study, store: &mut StudyStore, workers: &Wo
 fn watch(run: &PictureRun, store: &StudyStore, children: &mut [Child]) -> anyhow::Result<()> {
     let mut progress: Option<(usize, Progress)> = None;
     loop {
-        let trials = store.trials()?;
-        let done = trials.iter().filter(|trial| trial.status == Status::Done).count();
-        let all = trials.len();
+        let Counts { done, all, .. } = store.counts()?;
         if progress.as_ref().is_none_or(|(known, _)| *known != all) {
             progress = Some((all, Progress::new("study", all as u64, done as u64)));
         }
@@ -174,6 +195,8 @@ fn watch(run: &PictureRun, store: &StudyStore, children: &mut [Child]) -> anyhow
             ensure!(!run.interrupt.raised(), "stopped; run the same command again to go on");
             return Ok(());
         }
+        // Not every signal reaches the others; what they are at is lost either way.
+        ensure!(!run.interrupt.raised(), "stopped; run the same command again to go on");
         std::thread::sleep(Duration::from_millis(500));
     }
 }
@@ -191,7 +214,8 @@ impl Workers {
     fn start(&self) -> anyhow::Result<Child> {
         let program = std::env::current_exe().context("cannot tell where this program is")?;
         let mut command = Command::new(program);
-        command.args(&self.arguments).arg("--worker").args(["--threads", &self.threads.to_string()]);
+        command.args(&self.arguments).args(["--threads", &self.threads.to_string()]);
+        command.args(["--worker", &std::process::id().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // Each trial's line from several processes would be too many.
         if std::env::var_os("LAPIDARY_LOG").is_none() {

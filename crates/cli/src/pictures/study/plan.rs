@@ -1,14 +1,15 @@
 //! Which trials there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use lapidary_data::BatchOptions;
 use lapidary_models::objective::PictureClassification;
+use lapidary_train::optimizer::Interval;
 use lapidary_train::study::{Status, StudyTrial, TrialOptions, TrialOutcome, evenly, grid};
-use lapidary_train::{Optimizer, OptimizerOptions, PictureBatches, Schedule, TrainOptions, step};
+use lapidary_train::{KfacOptions, Optimizer, OptimizerOptions, PictureBatches, Schedule, TrainOptions, step};
 
 use super::super::{PictureRun, data};
 use crate::recipe::{Search, Study};
@@ -22,25 +23,29 @@ pub fn search(study: &Study, seed: u64, pictures: usize) -> anyhow::Result<Vec<S
     let mut batches = study.batch_sizes.clone();
     batches.sort_unstable();
     let smallest = batches.first().copied().unwrap_or(1);
+    let points = |batch: usize, index: usize| {
+        let dimensions = 1 + usize::from(study.optimizers[index].damping.is_some());
+        match (study.search, dimensions) {
+            // Other settings for each size and optimizer: what they share by accident says nothing then.
+            (Search::Random, _) => {
+                let place = (batch as u64) << 8 | index as u64;
+                evenly(study.settings, dimensions, seed.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+            }
+            // A grid over one axis has all its points there.
+            (Search::Grid, 1) => grid(study.settings, 1),
+            (Search::Grid, _) => grid(study.settings.isqrt().max(1), dimensions),
+        }
+    };
+    let places: BTreeMap<(usize, usize), Vec<Vec<f64>>> = batches
+        .iter()
+        .flat_map(|batch| (0..study.optimizers.len()).map(move |index| (*batch, index)))
+        .map(|(batch, index)| ((batch, index), points(batch, index)))
+        .collect();
     let mut trials = Vec::new();
     for setting in 0..study.settings {
         for &batch in batches.iter().rev() {
             for (index, studied) in study.optimizers.iter().enumerate() {
-                let dimensions = 1 + usize::from(studied.damping.is_some());
-                let points = match study.search {
-                    // Other settings for each size and optimizer: what they share by accident says nothing then.
-                    Search::Random => {
-                        let place = (batch as u64) << 8 | index as u64;
-                        evenly(study.settings, dimensions, seed.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
-                    }
-                    Search::Grid => grid(study.settings.isqrt().max(1), dimensions),
-                };
-                // A grid over one axis has all its points there.
-                let points = match (study.search, dimensions) {
-                    (Search::Grid, 1) => grid(study.settings, 1),
-                    _ => points,
-                };
-                let point = &points[setting];
+                let point = &places[&(batch, index)][setting];
                 let times = batch as f64 / smallest as f64;
                 let an_epoch = pictures.div_ceil(batch) as u64;
                 let epochs = study.epochs_for(times);
@@ -82,6 +87,9 @@ pub fn search(study: &Study, seed: u64, pictures: usize) -> anyhow::Result<Vec<S
     Ok(trials)
 }
 
+/// The repetition that measures the noise of the gradient.
+pub const NOISE: usize = 1_000_000;
+
 /// Of every size and optimizer whose search is done, the best setting again, with seeds of their own.
 pub fn repetitions(study: &Study, trials: &[StudyTrial]) -> Vec<StudyTrial> {
     let places: BTreeSet<(&str, usize)> = trials.iter().map(|trial| (trial.optimizer.as_str(), trial.batch)).collect();
@@ -92,13 +100,13 @@ pub fn repetitions(study: &Study, trials: &[StudyTrial]) -> Vec<StudyTrial> {
             continue;
         }
         let Some(best) = best(&of_search) else { continue };
-        for repetition in 1..study.seeds {
-            let measures = study.noise_scale && batch.is_multiple_of(2);
-            let options = TrialOptions {
-                seed: best.options.seed.wrapping_add(repetition as u64),
-                accumulate: if measures { 2 } else { 1 },
-                ..best.options.clone()
-            };
+        // The noise is measured by a training of its own: in two halves a norm has other statistics.
+        let measures = study.noise_scale && batch.is_multiple_of(2);
+        let noise = measures.then_some((NOISE, 0, 2));
+        let again = (1..study.seeds).map(|repetition| (repetition, repetition as u64, 1));
+        for (repetition, seed, accumulate) in again.chain(noise) {
+            let seed = best.options.seed.wrapping_add(seed);
+            let options = TrialOptions { seed, accumulate, ..best.options.clone() };
             let (status, outcome) = (Status::Pending, None);
             planned.push(StudyTrial { id: 0, repetition, options, status, outcome, ..best.clone() });
         }
@@ -168,7 +176,8 @@ pub fn cost(run: &PictureRun, study: &Study, trials: &[StudyTrial]) -> anyhow::R
             let again = trials.iter().filter(|it| {
                 it.optimizer == studied.name && it.batch == batch && it.repetition > 0 && it.status == Status::Done
             });
-            let left = left + (study.seeds - 1).saturating_sub(again.count());
+            let measures = usize::from(study.noise_scale && batch.is_multiple_of(2));
+            let left = left + (study.seeds - 1 + measures).saturating_sub(again.count());
             let shown = left as f64 * steps as f64 * batch as f64;
             pictures += shown;
             seconds += shown * a_picture;
@@ -178,19 +187,29 @@ pub fn cost(run: &PictureRun, study: &Study, trials: &[StudyTrial]) -> anyhow::R
     Ok(Cost { parts, pictures, seconds })
 }
 
+/// Seconds of training for a picture, at the smallest batch: of K-FAC plain steps, looks at the factors and inversions are
+/// timed apart and weighed by their intervals.
 fn seconds_a_picture(run: &PictureRun, study: &Study, optimizer: &OptimizerOptions) -> anyhow::Result<f64> {
-    /// Steps that are timed at most.
-    const MOST: u64 = 20;
-    let mut optimizer = *optimizer;
-    let steps = match &mut optimizer {
-        // Its looks and inversions at the pace that they have in the long run.
-        OptimizerOptions::Kfac(kfac) => {
-            (kfac.factors.burn_in, kfac.inverses.burn_in) = (0, 0);
-            kfac.factors.every.max(kfac.inverses.every).clamp(4, MOST)
-        }
-        _ => 4,
-    };
     let batch = study.batch_sizes.iter().copied().min().unwrap_or(1);
+    let seconds = match *optimizer {
+        OptimizerOptions::Kfac(kfac) => {
+            let every = |factors: u64, inverses: u64| {
+                let [factors, inverses] = [factors, inverses].map(|every| Interval { burn_in: 0, every });
+                seconds_a_step(run, batch, &OptimizerOptions::Kfac(KfacOptions { factors, inverses, ..kfac }))
+            };
+            let (plain, looking, all) = (every(u64::MAX, u64::MAX)?, every(1, u64::MAX)?, every(1, 1)?);
+            plain
+                + (looking - plain).max(0.0) / kfac.factors.every as f64
+                + (all - looking).max(0.0) / kfac.inverses.every as f64
+        }
+        optimizer => seconds_a_step(run, batch, &optimizer)?,
+    };
+    Ok(seconds / batch as f64)
+}
+
+/// The mean of a few steps after the first, on which K-FAC has all to do.
+fn seconds_a_step(run: &PictureRun, batch: usize, optimizer: &OptimizerOptions) -> anyhow::Result<f64> {
+    const STEPS: u64 = 3;
     let size = NonZeroUsize::new(batch).context("a batch of no pictures")?;
     let options = BatchOptions { batch_size: size, bucket_batches: NonZeroUsize::MIN, seed: run.recipe.seed };
     let pictures = run.pictures;
@@ -198,8 +217,8 @@ fn seconds_a_picture(run: &PictureRun, study: &Study, optimizer: &OptimizerOptio
     let mut model = data::fresh(run.recipe, pictures, run.recipe.seed, run.device)?;
     let options = TrainOptions {
         name: String::new(),
-        schedule: Schedule::new(1e-4, 0.0, steps),
-        optimizer,
+        schedule: Schedule::new(1e-4, 0.0, STEPS),
+        optimizer: *optimizer,
         accumulate: 1,
         clip: 0.0,
         precision: lapidary_kernels::precision::Precision::F32,
@@ -210,14 +229,13 @@ fn seconds_a_picture(run: &PictureRun, study: &Study, optimizer: &OptimizerOptio
         keep: 1,
         noise_scale: false,
     };
-    let mut optimizer = Optimizer::new(&optimizer);
+    let mut optimizer = Optimizer::new(optimizer);
     let mut begun = Instant::now();
-    for at in 0..=steps {
-        // The first one warms up.
+    for at in 0..=STEPS {
         if at == 1 {
             begun = Instant::now();
         }
         (model, _) = step(model, &PictureClassification, &batches, &mut optimizer, &options, at, 1e-4)?;
     }
-    Ok(begun.elapsed().as_secs_f64() / (steps as usize * batch) as f64)
+    Ok(begun.elapsed().as_secs_f64() / STEPS as f64)
 }

@@ -141,7 +141,7 @@ fn page(
 ) -> anyhow::Result<Report> {
     let recipe = run.recipe;
     let title = if recipe.description.is_empty() { &recipe.name } else { &recipe.description };
-    let finding = words.first().cloned().unwrap_or_else(|| "No trial has an outcome yet.".to_owned());
+    let finding = words.first().cloned().unwrap_or_default();
     let mut report = Report::new(title, finding);
     for of in found {
         if let Some(critical) = &of.critical {
@@ -184,7 +184,7 @@ fn page(
     if found.iter().any(|of| of.sizes.iter().any(|it| it.best.as_ref().is_some_and(|best| best.noise_scale.is_some())))
     {
         scaling = scaling.chart(noise.caption(
-            "What the noise says of the batch up to which larger ones pay; measured in two halves of each batch.",
+            "What the noise says of the batch up to which larger ones pay: a training of the best setting in two halves of each batch.",
         ));
     }
 

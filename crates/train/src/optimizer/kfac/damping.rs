@@ -20,7 +20,7 @@ pub enum DampingRule {
     /// It follows how well the step before was foreseen, the reduction ratio `ρ`: it shrinks where that is above 3/4 and
     /// grows where it is below 1/4 (Martens and Grosse, 1503.05671, section 6.5).
     Adaptive {
-        /// Steps from one look to the next.
+        /// Steps from one look to the next; of the form `split` only those before an inversion count.
         #[serde(default = "every")]
         every: u64,
         /// It is multiplied by `factor^every`, or divided.
@@ -87,6 +87,7 @@ impl DampingRule {
                 let fits = positive(half_life) && positive(least);
                 (!fits).then(|| format!("half_life and least should be positive, are {half_life} and {least}"))
             }
+            Self::Adaptive { every: 0, .. } => Some("every is 0".to_owned()),
             Self::Adaptive { factor, least, most, .. } => {
                 let fits = factor > 0.0 && factor < 1.0 && positive(least) && most >= least && most.is_finite();
                 (!fits).then(|| {

@@ -356,9 +356,11 @@ impl KfacOptimizer {
         (done, product)
     }
 
-    /// Whether the damping asks, after so many steps, what the last did to the loss.
+    /// Whether the damping asks, after so many steps, what the last did to the loss. Where it is part of the inverses it
+    /// asks only before they are made again: until then another damping would have no effect.
     pub(crate) fn asks_for_change_at(&self, steps: u64) -> bool {
-        self.options.damping_rule.asks_at(steps)
+        let counts = self.options.form == KfacForm::Eigen || self.options.inverses.is_due(steps);
+        counts && self.options.damping_rule.asks_at(steps)
     }
 
     /// What a step, from `before` to `model`, was to do to the loss by the quadratic model of the factors:
@@ -392,7 +394,9 @@ impl KfacOptimizer {
 
     /// Takes what a step did to the loss, and was to do, into the damping.
     pub(crate) fn adapt(&mut self, actual: f64, expected: f64) {
-        self.damping = self.options.damping_rule.adapted(self.damping, actual / expected);
+        // A step that was to make the loss worse, as momentum may, says nothing good of the damping whatever came of it.
+        let ratio = if expected < 0.0 { actual / expected } else { f64::NAN };
+        self.damping = self.options.damping_rule.adapted(self.damping, ratio);
     }
 }
 

@@ -97,9 +97,16 @@ impl KfacOptimizer {
         (self.steps, self.damping, self.diagonal_weight) = (header.steps, header.damping, header.diagonal_weight);
         self.layers.clear();
         for (path, LayerHeader { weight, bias, inputs, outputs, is_table, inverse }) in header.layers {
-            let known = |path: &str| shapes.iter().any(|(known, _)| known == path);
-            if !known(&path) {
+            let elements = |path: &str| {
+                let shape = shapes.iter().find(|(known, _)| known == path).map(|(_, shape)| shape);
+                shape.map(|shape| shape.iter().product::<usize>())
+            };
+            let Some(of_weight) = elements(&path) else {
                 return Err(format!("it has factors of {path}, which the model has not"));
+            };
+            let of_bias = bias.as_ref().map_or(Some(0), |bias| elements(bias));
+            if inputs.checked_mul(outputs) != of_bias.map(|bias| of_weight + bias) {
+                return Err(format!("its factors of {path} are {inputs} by {outputs}, which the parameter is not"));
             }
             let size = |n: usize| n.checked_mul(n).ok_or_else(|| format!("a factor of {path} has {n} rows"));
             let square = |numbers: Vec<f64>, n: usize| Mat::from_fn(n, n, |i, j| numbers[i * n + j]);
