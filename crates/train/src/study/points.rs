@@ -10,7 +10,7 @@ pub fn evenly(count: usize, dimensions: usize, seed: u64) -> Vec<Vec<f64>> {
     let mut stream = Stream::new(seed, 0);
     let moved: Vec<f64> = (0..dimensions).map(|_| f64::from(stream.uniform())).collect();
     let point = |index: usize| {
-        let place = |(moved, base): (&f64, &usize)| (radical_inverse(index + 1, *base) + moved).fract();
+        let place = |(moved, base): (&f64, &usize)| (radical_inverse(index, *base) + moved).fract();
         moved.iter().zip(&BASES).map(place).collect()
     };
     (0..count).map(point).collect()
@@ -38,13 +38,23 @@ pub fn grid(side: usize, dimensions: usize) -> Vec<Vec<f64>> {
 mod tests {
     use super::*;
 
+    /// Of `base^k` points each `base^k`-th part of the axis has one, wherever the sequence was moved to.
     #[test]
-    fn points_fill_the_square() {
-        let points = evenly(64, 2, 3);
-        let mut cells = [0; 16];
-        points.iter().for_each(|p| cells[(4.0 * p[0]) as usize * 4 + (4.0 * p[1]) as usize] += 1);
-        assert!(cells.iter().all(|count| (2..=6).contains(count)), "{cells:?}");
-        assert_eq!(evenly(8, 2, 3)[..], points[..8]);
+    fn each_axis_is_filled_without_gaps() {
+        for (axis, count) in [(0, 64), (1, 81), (2, 25)] {
+            let mut places: Vec<f64> = evenly(count, 3, 3).iter().map(|point| point[axis]).collect();
+            places.sort_by(f64::total_cmp);
+            let around = places[0] + 1.0 - places[count - 1];
+            let gaps = places.windows(2).map(|pair| pair[1] - pair[0]).chain([around]);
+            gaps.for_each(|gap| assert!((gap - 1.0 / count as f64).abs() < 1e-9, "axis {axis}: a gap of {gap}"));
+        }
+        // Both together: no quarter of the square has less than half of its share of points.
+        let quarters = evenly(64, 2, 3).iter().fold([0; 4], |mut quarters, point| {
+            quarters[usize::from(point[0] < 0.5) * 2 + usize::from(point[1] < 0.5)] += 1;
+            quarters
+        });
+        assert!(quarters.iter().all(|count| *count >= 8), "{quarters:?}");
+        assert_eq!(evenly(8, 2, 3)[..], evenly(64, 2, 3)[..8]);
         assert_ne!(evenly(8, 2, 4), evenly(8, 2, 3));
     }
 
