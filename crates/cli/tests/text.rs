@@ -267,6 +267,31 @@ fn a_model_learns_what_another_writes() {
 }
 
 #[test]
+fn canvases_may_say_what_comes_next() {
+    let folder = folder_with_task();
+    let called = in_folder(folder.path(), &["run", "small.toml", "--json", "--set", "model.shifted_canvas=true"]);
+    assert_eq!(called.code, Some(0), "{}", called.stderr);
+    let result: Value = serde_json::from_str(&called.stdout).expect("JSON");
+    let metric = |name: &str| result["metrics"][name].as_f64();
+    assert!(metric("text.held_out.bits_per_byte_bound.both") > Some(0.0));
+    assert!(metric("echo.test.fresh.parallel.rouge_l") >= Some(0.0));
+    assert_eq!(metric("speculative.echo_canvas.equal_texts"), Some(11.0));
+    let model = "runs/small/pretrain/both/model";
+    let write = |way: &[&str]| {
+        let call = ["generate", model, "--prompt", "amber beryl", "--tokens", "5"];
+        let called = in_folder(folder.path(), &[&call, way].concat());
+        assert_eq!(called.code, Some(0), "{}", called.stderr);
+        called.stdout
+    };
+    assert_eq!(write(&["--decode", "speculative", "--draft", "2"]), write(&[]), "the same text");
+    let blocks = write(&["--decode", "parallel", "--steps", "3", "--blocks", "2"]);
+    assert_eq!(blocks, write(&["--decode", "parallel", "--steps", "3", "--blocks", "2"]));
+    write(&["--decode", "parallel", "--candidates", "2", "--rank-by", "likelihood"]);
+    let config = fs::read_to_string(folder.path().join(model).join("config.json")).expect("a config");
+    assert!(config.contains("\"shifted_canvas\": true"), "{config}");
+}
+
+#[test]
 fn bad_tasks_are_told_in_one_line() {
     let folder = folder_with_task();
     let set = |set: &str| in_folder(folder.path(), &["run", "small.toml", "--set", set]);
