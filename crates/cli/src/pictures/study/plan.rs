@@ -45,7 +45,7 @@ pub fn search(study: &Study, seed: u64, pictures: usize) -> anyhow::Result<Vec<S
     for setting in 0..study.settings {
         for &batch in batches.iter().rev() {
             for (index, studied) in study.optimizers.iter().enumerate() {
-                let point = &places[&(batch, index)][setting];
+                let Some(point) = places.get(&(batch, index)).and_then(|points| points.get(setting)) else { continue };
                 let times = batch as f64 / smallest as f64;
                 let an_epoch = pictures.div_ceil(batch) as u64;
                 let epochs = study.epochs_for(times);
