@@ -137,6 +137,20 @@ impl FactorSums {
         }
     }
 
+    /// The same of the first `most` of the examples alone; the share of the examples that these are, by which the targets
+    /// that [`finish`](Self::finish) is told of are fewer.
+    pub fn add_some(&mut self, uses: Vec<LayerUse>, positions: &Positions, most: usize) -> f64 {
+        let all = positions.examples;
+        if most >= all {
+            self.add(uses, positions, true);
+            return 1.0;
+        }
+        let uses = uses.into_iter().map(|used| used.of_first(most, all)).collect();
+        let lengths = positions.lengths.as_ref().map(|lengths| lengths[..most].to_vec());
+        self.add(uses, &Positions { examples: most, lengths }, true);
+        most as f64 / all as f64
+    }
+
     /// The factors, in the order of the model's fields; `counted` targets have been summed over. If the gradients were
     /// those of a mean over `n` targets, and not of the sum, that is `1 / n`.
     ///

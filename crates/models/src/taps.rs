@@ -50,6 +50,22 @@ pub struct LayerUse {
     pub output_gradient: Tensor<2>,
 }
 
+impl LayerUse {
+    /// What belongs to the first `some` of `all` examples, whose rows follow each other.
+    pub fn of_first(self, some: usize, all: usize) -> Self {
+        let part = |x: Tensor<2>| {
+            let [rows, width] = x.dims();
+            x.slice([0..rows / all.max(1) * some, 0..width])
+        };
+        let input = match self.input {
+            LayerInput::Rows(x) => LayerInput::Rows(part(x)),
+            LayerInput::Pictures(x, shape) => LayerInput::Pictures(part(x), Conv2dShape { batch: some, ..shape }),
+            LayerInput::Ids(ids) => LayerInput::Ids(ids[..ids.len() / all.max(1) * some].into()),
+        };
+        Self { input, output_gradient: part(self.output_gradient), ..self }
+    }
+}
+
 impl Taps {
     /// `output` of a layer that read `input`, its gradient made readable. A pass without gradients is left as it is.
     pub(crate) fn tap(&self, weight: ParamId, input: LayerInput, output: Tensor<2>) -> Tensor<2> {

@@ -10,7 +10,7 @@ use lapidary_curvature::kronecker::{FactorSums, Sharing};
 use lapidary_kernels::precision::Precision;
 use lapidary_models::objective::Objective;
 use lapidary_models::parameters::GradientMap;
-use lapidary_models::taps::Taps;
+use lapidary_models::taps::{LayerUse, Positions, Taps};
 use lapidary_models::{Pass, parameters};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,8 @@ use crate::noise_scale::NoiseSample;
 use crate::optimizer::{Before, Block, FactorEstimate, Optimizer, Raised, accumulate, gradient_norm};
 use crate::state::{Position, StateFolder};
 use crate::{
-    BatchSource, EventWriter, Interrupt, MetricsLog, MetricsRow, OptimizerOptions, Progress, Schedule, TrainError,
+    BatchSource, EventWriter, Interrupt, KfacOptions, MetricsLog, MetricsRow, OptimizerOptions, Progress, Schedule,
+    TrainError,
 };
 
 /// What a training is told.
@@ -213,7 +214,7 @@ where
     let pass =
         |i: usize| Pass::training(options.dropout, options.seed, first + i as u64).with_precision(options.precision);
     let mut factors = match optimizer {
-        Optimizer::Kfac(kfac) if kfac.wants_factors() => Some(Factors::new(&model, kfac.options().estimate)?),
+        Optimizer::Kfac(kfac) if kfac.wants_factors() => Some(Factors::new(&model, kfac.options(), accumulated)?),
         _ => None,
     };
     let mut gradients = GradientMap::new();
@@ -233,7 +234,7 @@ where
         }
         let mut backward = share.backward();
         if let (Some(factors), Some(taps)) = (&mut factors, taps) {
-            factors.sums.add(taps.take(&mut backward), &objective.positions(&model, batch), true);
+            factors.take(taps.take(&mut backward), &objective.positions(&model, batch));
         }
         let of_batch = parameters::gradients(&model, backward);
         if options.noise_scale {
@@ -280,8 +281,9 @@ where
                         factors.targets = Some(normalizer);
                     }
                 }
-                let targets = factors.targets.unwrap_or(normalizer);
-                kfac.observe(factors.sums.finish(1.0 / f64::from(targets))?)?;
+                let targets = f64::from(factors.targets.unwrap_or(normalizer));
+                let share = factors.share / accumulated as f64;
+                kfac.observe(factors.sums.finish(share / targets)?)?;
                 let without = kfac.without_factors(&model, &gradients);
                 if kfac.options().strict && !without.is_empty() {
                     return Err(TrainError::WithoutFactors { paths: without.join(", ") });
@@ -311,14 +313,27 @@ where
 struct Factors {
     sums: FactorSums,
     estimate: FactorEstimate,
+    /// Examples of a micro-batch that count.
+    most: usize,
+    /// Sum over micro-batches of the share of the examples that counted.
+    share: f64,
     /// Of a batch that is not the step's.
     targets: Option<f32>,
 }
 
 impl Factors {
-    fn new<M: Module>(model: &M, estimate: FactorEstimate) -> Result<Self, TrainError> {
+    fn new<M: Module>(model: &M, options: &KfacOptions, parts: u64) -> Result<Self, TrainError> {
         let selection = Selection::of(model, |_| true)?;
-        Ok(Self { sums: FactorSums::new(model, &selection, Sharing::Expand), estimate, targets: None })
+        let most = match options.examples {
+            0 => usize::MAX,
+            most => most.div_ceil(parts as usize),
+        };
+        let sums = FactorSums::new(model, &selection, Sharing::Expand);
+        Ok(Self { sums, estimate: options.estimate, most, share: 0.0, targets: None })
+    }
+
+    fn take(&mut self, uses: Vec<LayerUse>, positions: &Positions) {
+        self.share += self.sums.add_some(uses, positions, self.most);
     }
 
     /// Adds those of a batch by a pass of its own.
@@ -332,7 +347,7 @@ impl Factors {
     ) -> Result<(), TrainError> {
         let taps = Taps::default();
         let mut backward = objective.loss(model, batch, &pass.with_taps(taps.clone()), normalizer)?.backward();
-        self.sums.add(taps.take(&mut backward), &objective.positions(model, batch), true);
+        self.take(taps.take(&mut backward), &objective.positions(model, batch));
         Ok(())
     }
 }

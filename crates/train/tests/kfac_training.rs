@@ -194,3 +194,43 @@ fn drawn_targets_follow_the_model() {
         assert!((count / DRAWS as f64 - p).abs() < 5.0 * deviation + 1e-3, "row {row}: {count} of {DRAWS} for {p}");
     }
 }
+
+/// The factors of a batch's first examples, from gradients of the mean over all of it, are those of these alone.
+#[test]
+fn factors_of_some_examples_are_those_of_a_smaller_batch() {
+    use lapidary_curvature::Selection;
+    use lapidary_curvature::kronecker::{FactorSums, InputFactor, LayerFactors, Sharing};
+    use lapidary_models::taps::Taps;
+
+    let examples = examples(24);
+    let all: Vec<&lapidary_data::Encoded> = examples.iter().collect();
+    let model = model(1);
+    let factors = |rows: &[&lapidary_data::Encoded], most: usize| -> Vec<LayerFactors> {
+        // As long as the longest of all, so that both have the same padding.
+        let batch = lapidary_data::Batch::collate(rows, 0);
+        let taps = Taps::default();
+        let pass = Pass::evaluation().with_taps(taps.clone());
+        let mut backward = Classification.loss(&model, &batch, &pass, batch.rows as f32).unwrap().backward();
+        let selection = Selection::of(&model, |_| true).unwrap();
+        let mut sums = FactorSums::new(&model, &selection, Sharing::Expand);
+        let share = sums.add_some(taps.take(&mut backward), &Classification.positions(&model, &batch), most);
+        assert_eq!(share, most.min(batch.rows) as f64 / batch.rows as f64);
+        sums.finish(share / batch.rows as f64).unwrap()
+    };
+    // Of 3 to 6 tokens in turn: the first eight have the longest among them.
+    let (some, alone) = (factors(&all, 8), factors(&all[..8], usize::MAX));
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-5 * b.abs().max(1e-3), "{a} for {b}");
+    for (some, alone) in some.iter().zip(&alone) {
+        let n = alone.gradient.nrows();
+        (0..n).for_each(|i| (0..n).for_each(|j| close(some.gradient[(i, j)], alone.gradient[(i, j)])));
+        match (&some.input, &alone.input) {
+            (InputFactor::Full(some), InputFactor::Full(alone)) => {
+                (0..alone.nrows()).for_each(|i| close(some[(i, i)], alone[(i, i)]));
+            }
+            (InputFactor::Diagonal(some), InputFactor::Diagonal(alone)) => {
+                some.iter().zip(alone).for_each(|(some, alone)| close(*some, *alone));
+            }
+            _ => panic!("factors of one kind"),
+        }
+    }
+}

@@ -37,6 +37,8 @@ pub struct KfacOptions {
     pub form: KfacForm,
     /// Whose targets the factors are of. Default: `empirical`.
     pub estimate: FactorEstimate,
+    /// Examples of a step at most, its first ones, that factors are of; 0: all. Default: 128.
+    pub examples: usize,
     /// Weight of an average over all factors before, against 1 of a new one. The averages have no bias at the start.
     /// Default: 0.95.
     pub decay: f64,
@@ -63,6 +65,7 @@ impl Default for KfacOptions {
             damping_rule: DampingRule::Constant,
             form: KfacForm::Split,
             estimate: FactorEstimate::Empirical,
+            examples: 128,
             decay: 0.95,
             factors: Interval { burn_in: 0, every: 10 },
             inverses: Interval { burn_in: 0, every: 100 },
