@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use bits::Bits;
+pub use check::metric_key;
 use document::Sources;
 pub use pictures::{PictureData, PictureRecipe, PictureVariant};
 use remote::RemoteError;

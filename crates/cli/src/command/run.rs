@@ -62,7 +62,7 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     let folder = RunFolder::open(&out(args, &recipe.name))?;
     let run = Run { recipe: &recipe, folder: &folder, examples: &examples, device, interrupt: &interrupt };
     let outcome = pipeline::all(&run, &source)?;
-    let task = recipe.name.strip_prefix("qbert-").unwrap_or(&recipe.name).replace(['-', '.'], "_").to_lowercase();
+    let task = recipe::metric_key(recipe.name.strip_prefix("qbert-").unwrap_or(&recipe.name));
     let naming = Naming { task: &task, split: "dev", title: &title(&recipe) };
     let written = report::write(&run, &outcome, &naming, None)?;
     output::print(options.json, &written.run, &Summary(&written))

@@ -10,6 +10,7 @@ use lapidary_train::optimizer::Block;
 
 use super::{PictureRun, Trained};
 use crate::device;
+use crate::recipe::metric_key;
 
 /// Where the two files were written.
 pub struct Written {
@@ -21,11 +22,6 @@ pub struct Written {
     pub run: RunResult,
     /// For the terminal.
     pub table: Table,
-}
-
-/// The part of a name in a result's keys.
-pub fn key(name: &str) -> String {
-    name.replace(['-', '.'], "_").to_lowercase()
 }
 
 /// The first of many names, and how many more there are.
@@ -62,7 +58,7 @@ pub fn write(run: &PictureRun, trained: &[Trained]) -> anyhow::Result<Written> {
         result.metrics.insert(format!("pictures.data.{what}"), count as f64)?;
     }
     for one in trained {
-        let key = key(&one.name);
+        let key = metric_key(&one.name);
         let mut put = |what: &str, value: f64| result.metrics.insert(format!("pictures.{what}.{key}"), value);
         put("test.accuracy", one.accuracy)?;
         put("test.loss", one.loss)?;

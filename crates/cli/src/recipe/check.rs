@@ -240,10 +240,14 @@ pub fn distinct<T: Eq + std::hash::Hash + Display>(key: &str, values: &[T]) -> C
     }
 }
 
+/// What a name is in the keys of a result.
+pub fn metric_key(name: &str) -> String {
+    name.replace(['-', '.'], "_").to_lowercase()
+}
+
 /// Names that stay apart in the keys of a result, where case and some signs do not count.
 pub fn distinct_keys<S: AsRef<str>>(key: &str, names: impl IntoIterator<Item = S>) -> Checked {
-    let keys: Vec<String> =
-        names.into_iter().map(|name| name.as_ref().replace(['-', '.'], "_").to_lowercase()).collect();
+    let keys: Vec<String> = names.into_iter().map(|name| metric_key(name.as_ref())).collect();
     distinct(key, &keys)
 }
 

@@ -7,9 +7,9 @@ use lapidary_eval::result::{RunResult, RunSettings};
 use lapidary_kernels::isa;
 
 use super::corpus::Amount;
-use super::task_report::key;
 use super::{Pretrained, SpeculativeResult, TextOutcome, TextRun};
 use crate::device;
+use crate::recipe::metric_key;
 
 /// Where the two files were written.
 pub struct Written {
@@ -61,7 +61,7 @@ fn result(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<RunResult> {
         }
     }
     for model in &outcome.models {
-        let key = key(&model.name);
+        let key = metric_key(&model.name);
         let mut put = |what: &str, value: f64| result.metrics.insert(format!("text.held_out.{what}.{key}"), value);
         if let Some(bits) = model.bits_a_byte {
             put("bits_per_byte", bits)?;
@@ -95,7 +95,7 @@ fn result(run: &TextRun, outcome: &TextOutcome) -> anyhow::Result<RunResult> {
         run.recipe.data.hold_out_every
     ));
     for (model, guessed) in &outcome.speculative {
-        let key = key(model);
+        let key = metric_key(model);
         for (what, value) in [
             ("prompts", guessed.prompts as f64),
             ("equal_texts", guessed.equal as f64),

@@ -6,12 +6,7 @@ use lapidary_eval::result::{Metrics, ResultError};
 
 use super::scores::{Scores, Setting, Tried, Way};
 use super::{Finetuned, Scored, TaskOutcome};
-use crate::recipe::{FinetuneVariant, LengthRule, ObjectiveName};
-
-/// The part of a name in a result's keys.
-pub fn key(name: &str) -> String {
-    name.replace(['-', '.'], "_").to_lowercase()
-}
+use crate::recipe::{FinetuneVariant, LengthRule, ObjectiveName, metric_key};
 
 /// A number of a [`Scores`]: its key, its name, its decimals and itself.
 type Score = (&'static str, &'static str, usize, fn(&Scores) -> f64);
@@ -51,7 +46,7 @@ impl TaskOutcome {
 
     /// Adds what a result says of the task.
     pub fn insert(&self, metrics: &mut Metrics) -> Result<(), ResultError> {
-        let task = key(&self.name);
+        let task = metric_key(&self.name);
         if let Some((_, finetuned, scored)) = self.models.first() {
             let amounts = finetuned.amounts;
             for (what, count) in [
@@ -68,7 +63,7 @@ impl TaskOutcome {
             insert_scores(metrics, &format!("{task}.test.copied"), &scored.copied)?;
         }
         for (variant, finetuned, scored) in &self.models {
-            let model = key(&variant.name);
+            let model = metric_key(&variant.name);
             metrics.insert(format!("{task}.steps.{model}"), finetuned.steps as f64)?;
             metrics.insert(format!("{task}.seconds.{model}"), finetuned.seconds)?;
             metrics.insert(format!("{task}.kept_loss.{model}"), finetuned.kept_loss)?;

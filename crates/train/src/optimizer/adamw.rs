@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use lapidary_kernels::adamw::AdamW;
 use lapidary_models::checkpoint::TensorSource;
 use lapidary_models::parameters::{self, GradientMap};
 use lapidary_ops::{self as ops, AdamWState};
 use serde::{Deserialize, Serialize};
 
-use super::Entries;
+use super::saved::{Entries, f32_tensor};
 
 /// What stays the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,10 +77,8 @@ impl AdamWOptimizer {
     /// Its moments as they are saved.
     pub(crate) fn save(&self) -> Vec<TensorSource<'static>> {
         let of_parameter = |(path, moments): (&String, &AdamWState<1>)| {
-            [("first", &moments.first), ("second", &moments.second)].map(|(name, tensor)| {
-                let data = parameters::elements(tensor.clone());
-                TensorSource::f32(format!("{name}.{path}"), vec![data.len()], data)
-            })
+            [("first", &moments.first), ("second", &moments.second)]
+                .map(|(name, tensor)| f32_tensor(format!("{name}.{path}"), tensor))
         };
         self.state.iter().flat_map(of_parameter).collect()
     }
@@ -98,11 +96,7 @@ impl AdamWOptimizer {
             let names = ["first", "second"].map(|name| format!("{name}.{path}"));
             // Without any it never had a gradient.
             if names.iter().any(|name| entries.has(name)) {
-                let elements = shape.iter().product();
-                let mut moment = |name: &str| -> Result<Tensor<1>, String> {
-                    let data = TensorData::new(entries.f32(name, elements)?, [elements]);
-                    Ok(Tensor::from_data(data, device))
-                };
+                let mut moment = |name: &str| entries.tensor(name, shape.iter().product(), device);
                 let (first, second) = (moment(&names[0])?, moment(&names[1])?);
                 self.state.insert(path.clone(), AdamWState { first, second });
             }

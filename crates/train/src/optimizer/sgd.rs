@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use lapidary_kernels::sgd::Sgd;
 use lapidary_models::checkpoint::TensorSource;
 use lapidary_models::parameters::{self, GradientMap};
 use lapidary_ops as ops;
 use serde::{Deserialize, Serialize};
 
-use super::Entries;
+use super::saved::{Entries, f32_tensor};
 
 /// What stays the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,11 +65,7 @@ impl SgdOptimizer {
 
     /// Its velocities as they are saved.
     pub(crate) fn save(&self) -> Vec<TensorSource<'static>> {
-        let tensor = |(path, velocity): (&String, &Tensor<1>)| {
-            let data = parameters::elements(velocity.clone());
-            TensorSource::f32(format!("velocity.{path}"), vec![data.len()], data)
-        };
-        self.velocities.iter().map(tensor).collect()
+        self.velocities.iter().map(|(path, velocity)| f32_tensor(format!("velocity.{path}"), velocity)).collect()
     }
 
     /// # Errors
@@ -85,9 +81,7 @@ impl SgdOptimizer {
             let name = format!("velocity.{path}");
             // Without one it never had a gradient.
             if entries.has(&name) {
-                let elements = shape.iter().product();
-                let data = TensorData::new(entries.f32(&name, elements)?, [elements]);
-                self.velocities.insert(path.clone(), Tensor::from_data(data, device));
+                self.velocities.insert(path.clone(), entries.tensor(&name, shape.iter().product(), device)?);
             }
         }
         Ok(())

@@ -6,10 +6,10 @@ use lapidary_eval::report::{
 use lapidary_train::study::{Status, StudyStore, StudyTrial};
 
 use super::super::PictureRun;
-use super::super::report::{Written, empty_result, key};
+use super::super::report::{Written, empty_result};
 use super::analysis::{OfOptimizer, analyse, words};
 use super::plan::{damping, searched};
-use crate::recipe::Study;
+use crate::recipe::{Study, metric_key};
 
 /// Writes both, of as many trials as are done.
 ///
@@ -35,7 +35,7 @@ pub fn write(run: &PictureRun, study: &Study, store: &StudyStore) -> anyhow::Res
         result.metrics.insert(format!("study.{what}"), count)?;
     }
     for of in &found {
-        let name = key(&of.name);
+        let name = metric_key(&of.name);
         if let Some(critical) = &of.critical {
             result.metrics.insert(format!("study.{name}.critical_batch"), critical.batch)?;
             result.metrics.insert(format!("study.{name}.fewest_steps"), critical.fewest_steps)?;
