@@ -28,7 +28,7 @@ pub use pictures::{PictureData, PictureRecipe, PictureVariant};
 use remote::RemoteError;
 pub use roots::Roots;
 pub use study::{Search, Study};
-pub use tasks::{FinetuneVariant, Form, LengthRule, PairFiles, PairFormat, QuestionShape, Task, TooLong};
+pub use tasks::{AcceptRule, FinetuneVariant, Form, LengthRule, PairFiles, PairFormat, QuestionShape, Task, TooLong};
 pub use text::{DecoderSettings, Encoding, ObjectiveName, PretrainVariant, TextRecipe};
 
 /// What can be wrong with a recipe, or with the inputs that it names.

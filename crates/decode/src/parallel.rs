@@ -11,6 +11,7 @@ mod candidates;
 mod length;
 mod schedule;
 mod stop;
+mod verified;
 
 pub use acceptance::{Acceptance, Rest};
 pub use blocks::write_blocks;
@@ -18,6 +19,7 @@ pub use candidates::{Candidates, Rerank, rerank};
 pub use length::{Ending, Length};
 pub use schedule::Schedule;
 pub use stop::Stop;
+pub use verified::{VerifiedOptions, write_verified};
 
 use std::borrow::BorrowMut;
 
@@ -68,8 +70,6 @@ pub struct Written {
     pub tokens: Vec<u32>,
     /// Passes that it took.
     pub passes: usize,
-    /// The sum of `log p(token)` of the last pass, in nats: how likely the model finds its own text.
-    pub log_likelihood: f64,
 }
 
 /// Draws of these kinds come from places of their own.
@@ -216,7 +216,6 @@ impl Draft {
     }
 
     fn finish(self) -> Written {
-        let log_likelihood = self.choices.iter().map(|choice| f64::from(choice.log_probability)).sum();
-        Written { tokens: self.tokens, passes: self.pass, log_likelihood }
+        Written { tokens: self.tokens, passes: self.pass }
     }
 }

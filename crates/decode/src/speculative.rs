@@ -21,13 +21,18 @@ pub struct SpeculativeOptions {
     pub draft: usize,
     /// Places of the canvas that the next draft is taken from; those beyond the draft begin as noise.
     pub canvas: usize,
-    /// Of the noise. The text does not depend on it.
+    /// Of the noise. Without a limit of passes the text does not depend on it.
     pub seed: u64,
+    /// Passes at most, that over the prompt included. Each then settles its share of what seems to be left: where fewer
+    /// tokens are verified, the next ones are taken from the canvas as they are (the minimum block size of Stern et al.,
+    /// "Blockwise parallel decoding for deep autoregressive models", 1811.03115, section 5.3), and the text may be another
+    /// than [`generate`](crate::generate)'s. `None`: as many as it takes, and the text is the same.
+    pub passes: Option<usize>,
 }
 
 impl Default for SpeculativeOptions {
     fn default() -> Self {
-        Self { draft: 3, canvas: 5, seed: 0 }
+        Self { draft: 3, canvas: 5, seed: 0, passes: None }
     }
 }
 
@@ -45,10 +50,10 @@ pub struct Speculated {
 }
 
 /// As [`generate`](crate::generate), with the same bits in every logit and so the same text, in fewer passes. `choose` is
-/// asked the same questions in the same order.
+/// asked the same questions in the same order; with a limit of passes it is also asked of each place of the canvas.
 ///
 /// # Errors
-/// As [`generate`](crate::generate).
+/// As [`generate`](crate::generate), and no passes.
 pub fn speculate(
     decoder: &PackedDecoder,
     prompt: &[u32],
@@ -59,6 +64,9 @@ pub fn speculate(
 ) -> Result<Speculated, DecodeError> {
     if prompt.is_empty() {
         return Err(DecodeError::EmptyPrompt);
+    }
+    if options.passes == Some(0) {
+        return Err(DecodeError::NoPasses);
     }
     let (vocabulary, width) = (decoder.vocabulary(), decoder.width);
     let mut done = Speculated { tokens: Vec::with_capacity(tokens), passes: 0, drafted: 0, held: 0 };
@@ -72,7 +80,9 @@ pub fn speculate(
         let room = cache.capacity - cache.len - certain.len();
         // Of the draft, the last token is followed by one more that the pass writes.
         let draft = guess[..guess.len().min(options.draft).min(left - 1).min(room)].to_vec();
-        let places = options.canvas.max(options.draft + 1).min(left - 1).min(room);
+        // Which of the places left the next token takes is verified; all the others are to be settled by the last pass.
+        let left = if options.passes.is_some() { left } else { left - 1 };
+        let places = options.canvas.max(options.draft + 1).min(left).min(room);
         guess.resize_with(guess.len().max(places), || noise.below(vocabulary) as u32);
         let canvas = &guess[..places];
 
@@ -109,7 +119,26 @@ pub fn speculate(
         // All but the last written token have been read.
         cache.len += certain.len() + written - 1;
         certain = done.tokens[done.tokens.len() - 1..].to_vec();
-        guess = repaired.chunks_exact(vocabulary).skip(written).filter_map(most_likely).collect();
+        let places = repaired.chunks_exact(vocabulary).skip(written);
+        let Some(passes) = options.passes else {
+            guess = places.filter_map(most_likely).collect();
+            continue;
+        };
+        // Up to where the canvas ends the text, and beyond.
+        let chosen: Vec<Option<u32>> = places.clone().map(&mut choose).collect();
+        let text = chosen.iter().position(Option::is_none).unwrap_or(chosen.len());
+        guess = chosen
+            .into_iter()
+            .zip(places)
+            .filter_map(|(token, logits)| token.or_else(|| most_likely(logits)))
+            .collect();
+        let share = (written + text).div_ceil(passes.saturating_sub(done.passes) + 1);
+        let taken = guess.drain(..share.saturating_sub(written).min(text));
+        certain.extend(taken);
+        done.tokens.extend(&certain[1..]);
+        if done.passes >= passes {
+            break;
+        }
     }
     Ok(done)
 }

@@ -122,7 +122,7 @@ fn every_part_writes_the_same_text_again() {
             let mut cache = prompted(&packed, &[1, 2, 3]);
             let text = write(&packed, &mut cache, &options, |canvas| seen.push(canvas.tokens.to_vec())).unwrap();
             assert_eq!((text.passes, text.tokens.len(), cache.len()), (6, 12, 3));
-            assert!(text.tokens.iter().all(|token| *token < 53) && text.log_likelihood < 0.0);
+            assert!(text.tokens.iter().all(|token| *token < 53));
             assert!(seen.len() == 7 && seen[6] == text.tokens);
             assert_eq!(write(&packed, &mut cache, &options, |_| ()).unwrap(), text);
             let other = ParallelOptions { seed: 4, ..options };

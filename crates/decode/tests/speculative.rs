@@ -35,7 +35,7 @@ fn the_text_is_the_same() {
     for (decoder, precision) in decoders.chain([(certain(), Precision::Bf16)]) {
         let packed = PackedDecoder::new(&decoder, precision).unwrap();
         for (draft, canvas) in [(0, 0), (1, 1), (3, 0), (3, 7), (9, 30)] {
-            let options = SpeculativeOptions { draft, canvas, seed: 1 };
+            let options = SpeculativeOptions { draft, canvas, seed: 1, passes: None };
             for (prompt, tokens) in [(vec![1, 2, 3], 25), (vec![9], 40), (vec![4; 20], 1), (vec![4; 20], 0)] {
                 let (mut cache, mut other) = (packed.cache(40), packed.cache(40));
                 let text = generate(&packed, &prompt, tokens, &mut cache, most_likely).unwrap();
@@ -56,11 +56,55 @@ fn the_text_is_the_same() {
 #[test]
 fn what_holds_saves_passes() {
     let packed = PackedDecoder::new(&certain(), Precision::F32).unwrap();
-    let options = SpeculativeOptions { draft: 4, canvas: 9, seed: 1 };
+    let options = SpeculativeOptions { draft: 4, canvas: 9, seed: 1, passes: None };
     let fast = speculate(&packed, &[5], 30, &mut packed.cache(40), &options, most_likely).unwrap();
     // One by the pass over the prompt, then five a pass.
     assert_eq!((fast.tokens.len(), fast.passes), (30, 7));
     assert!(fast.held == fast.drafted && fast.held + fast.passes == 30, "{fast:?}");
+}
+
+#[test]
+fn a_text_in_so_many_passes() {
+    for decoder in decoders().into_iter().chain([shifted_canvas()]) {
+        let packed = PackedDecoder::new(&decoder, Precision::F32).unwrap();
+        let write = |passes, prompt: &[u32]| {
+            let options = SpeculativeOptions { draft: 3, canvas: 40, seed: 1, passes };
+            speculate(&packed, prompt, 25, &mut packed.cache(40), &options, most_likely).unwrap()
+        };
+        for prompt in [vec![1, 2, 3], vec![9]] {
+            for passes in [1, 2, 3, 8, 24] {
+                let text = write(Some(passes), &prompt);
+                assert_eq!(text.tokens.len(), 25, "nothing ends it");
+                assert!(text.passes <= passes, "{} of {passes}", text.passes);
+            }
+            // The first token is verified, whatever becomes of the others.
+            assert_eq!(write(Some(1), &prompt).tokens[0], write(None, &prompt).tokens[0]);
+            // With a pass for every token there is time to verify them all.
+            assert_eq!(write(Some(25), &prompt).tokens, write(None, &prompt).tokens);
+        }
+    }
+}
+
+#[test]
+fn a_text_in_few_passes_ends() {
+    let packed = PackedDecoder::new(&decoder(), Precision::F32).unwrap();
+    for passes in 1..9 {
+        for seed in 0..20 {
+            let mut stream = Stream::new(seed, 0);
+            let mut ended = false;
+            let choose = |logits: &[f32]| {
+                let mut choice = [Choice { token: 0, log_probability: 0.0, entropy: 0.0 }];
+                choose(logits, logits.len(), 2.0, &[stream.uniform()], &mut choice);
+                ended |= choice[0].token < 8;
+                (choice[0].token >= 8).then_some(choice[0].token)
+            };
+            let options = SpeculativeOptions { draft: 3, canvas: 40, seed, passes: Some(passes) };
+            let text = speculate(&packed, &[7], 25, &mut packed.cache(40), &options, choose).unwrap();
+            assert!(text.tokens.iter().all(|token| *token >= 8), "what ends it is no part of it");
+            assert!(text.tokens.len() == 25 || ended);
+            assert!(text.passes <= passes);
+        }
+    }
 }
 
 #[test]
@@ -72,5 +116,7 @@ fn errors_are_those_of_writing() {
         |prompt: &[u32], tokens, cache: &mut _| speculate(&packed, prompt, tokens, cache, &options, most_likely);
     assert_eq!(write(&[], 3, &mut cache), Err(DecodeError::EmptyPrompt));
     assert_eq!(write(&[3, 53], 3, &mut cache), Err(DecodeError::Token { id: 53, vocabulary: 53 }));
+    let none = SpeculativeOptions { passes: Some(0), ..options };
+    assert_eq!(speculate(&packed, &[3], 3, &mut packed.cache(40), &none, most_likely), Err(DecodeError::NoPasses));
     assert_eq!(write(&[3; 39], 5, &mut cache), Err(DecodeError::TooLong { tokens: 41, capacity: 40 }));
 }

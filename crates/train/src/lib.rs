@@ -9,6 +9,7 @@ mod noise_scale;
 pub mod optimizer;
 mod pairs;
 mod pictures;
+mod pieces;
 mod progress;
 pub mod schedule;
 mod state;

@@ -6,6 +6,7 @@ use lapidary_data::batch::{BatchOptions, plan};
 use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_models::objective::{TextBatch, TextObjective};
 
+use crate::pieces::in_pieces;
 use crate::{BatchSource, TrainError};
 
 /// A text to write, and what it is written from.
@@ -33,6 +34,7 @@ pub struct PairBatches<'a> {
     lengths: Vec<usize>,
     objective: &'a TextObjective,
     layout: CanvasLayout,
+    pieces: f64,
     options: BatchOptions,
     current: RefCell<(u64, Vec<Vec<usize>>)>,
 }
@@ -56,7 +58,13 @@ impl<'a> PairBatches<'a> {
         }
         let lengths: Vec<usize> = pairs.iter().map(|pair| pair.prompt.len() + pair.target.len()).collect();
         let current = RefCell::new((0, plan(&lengths, &options, 0)));
-        Ok(Self { pairs, lengths, objective, layout, options, current })
+        Ok(Self { pairs, lengths, objective, layout, pieces: 0.0, options, current })
+    }
+
+    /// With this share of the canvases made pieces, each of which begins within its text: what stands before it is given.
+    /// Half of them reach to the end of the canvas, the others are of 1 to 16 places.
+    pub fn in_pieces(self, share: f64) -> Self {
+        Self { pieces: share, ..self }
     }
 
     /// Rows `[prompt][target][padding]`, the padding that belongs to a canvas counted as target where `repairs`.
@@ -86,7 +94,11 @@ impl BatchSource for PairBatches<'_> {
         }
         let rows: Vec<&TextPair> = current.1[place as usize].iter().map(|&row| &self.pairs[row]).collect();
         let key = DrawKey { seed: self.options.seed, step: i };
-        Ok(Self::collate(&rows, self.layout, self.objective.repairs(i), key))
+        let repairs = self.objective.repairs(i);
+        let batch = Self::collate(&rows, self.layout, repairs, key);
+        // What is behind the text is padding, which nobody writes on.
+        let tokens: Vec<usize> = rows.iter().map(|pair| pair.target.len()).collect();
+        Ok(if repairs && self.pieces > 0.0 { in_pieces(batch, &tokens, self.pieces) } else { batch })
     }
 
     fn per_epoch(&self) -> u64 {

@@ -7,8 +7,9 @@ use lapidary_data::store::StoreError;
 use lapidary_data::{TokenStore, Windows};
 use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_kernels::rng::Stream;
-use lapidary_models::objective::TextBatch;
+use lapidary_models::objective::{TextBatch, TextObjective};
 
+use crate::pieces::in_pieces;
 use crate::{BatchSource, TrainError};
 
 /// Windows of a token store, drawn anew for each micro-batch.
@@ -19,6 +20,8 @@ pub struct WindowBatches<'a> {
     rows: NonZeroUsize,
     prompts: bool,
     recall: f64,
+    /// What share of the canvases are pieces, and which batches have canvases.
+    pieces: Option<(f64, &'a TextObjective)>,
     seed: u64,
 }
 
@@ -44,7 +47,16 @@ impl<'a> WindowBatches<'a> {
         prompts: bool,
         seed: u64,
     ) -> Result<Self, StoreError> {
-        Ok(Self { windows: Windows::new(store, length, seed)?, store, length, rows, prompts, recall: 0.0, seed })
+        Ok(Self {
+            windows: Windows::new(store, length, seed)?,
+            store,
+            length,
+            rows,
+            prompts,
+            recall: 0.0,
+            pieces: None,
+            seed,
+        })
     }
 
     /// With this share of the rows made of a beginning, a quarter to half of the window, and of pieces of it, 4 to 32
@@ -55,6 +67,12 @@ impl<'a> WindowBatches<'a> {
     /// a source wants them. Windows of fewer than 16 tokens stay as they are.
     pub fn recalling(self, share: f64) -> Self {
         Self { recall: share, ..self }
+    }
+
+    /// With this share of the rows that `objective` repairs made pieces, each of which begins anywhere in its window: what
+    /// stands before it is given. Half of them reach to the end of the window, the others are of 1 to 16 places.
+    pub fn in_pieces(self, share: f64, objective: &'a TextObjective) -> Self {
+        Self { pieces: (share > 0.0).then_some((share, objective)), ..self }
     }
 }
 
@@ -93,7 +111,10 @@ impl BatchSource for WindowBatches<'_> {
         let prompt = |(row, beginning): (usize, Option<usize>)| {
             beginning.unwrap_or_else(|| draw(PROMPTS, row).below(self.length.get() / 2 + 1))
         };
-        Ok(TextBatch { prompts: beginnings.into_iter().enumerate().map(prompt).collect(), ..batch })
+        let batch = TextBatch { prompts: beginnings.into_iter().enumerate().map(prompt).collect(), ..batch };
+        let Some((share, _)) = self.pieces.filter(|(_, objective)| objective.repairs(i)) else { return Ok(batch) };
+        let tokens: Vec<usize> = batch.prompts.iter().map(|prompt| self.length.get() - prompt).collect();
+        Ok(in_pieces(batch, &tokens, share))
     }
 
     fn per_epoch(&self) -> u64 {

@@ -10,9 +10,10 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use lapidary_data::Tokenizer;
 use lapidary_decode::parallel::{
-    Acceptance, Canvas, Ending, Length, ParallelOptions, Rerank, Rest, Schedule, Stop, rerank, write_all, write_blocks,
+    Acceptance, Canvas, Ending, Length, ParallelOptions, Rerank, Rest, Schedule, Stop, VerifiedOptions, Written,
+    rerank, write_all, write_blocks, write_verified,
 };
-use lapidary_decode::{PackedDecoder, Positions, SpeculativeOptions, generate, speculate};
+use lapidary_decode::{KvCache, PackedDecoder, Positions, SpeculativeOptions, generate, speculate};
 use lapidary_kernels::choice::{Choice, choose};
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
@@ -23,7 +24,7 @@ use serde::Serialize;
 use super::Options;
 use crate::exit::Usage;
 use crate::output;
-use crate::recipe::{LengthRule, ObjectiveName};
+use crate::recipe::{AcceptRule, LengthRule, ObjectiveName};
 use crate::text::{Marks, OBJECTIVE, TASK, TaskForm};
 
 /// Arguments of `lapidary generate`.
@@ -56,10 +57,11 @@ pub struct Args {
     #[arg(long, value_name = "T")]
     last_temperature: Option<f32>,
 
-    /// Which places of a canvas take their token in a pass: all, share=0.3, surest=0.2, threshold=0.9, top=8, unsure=0.3
-    /// or entropy=0.5
+    /// Which places of a canvas take their token in a pass: all, share=0.3, surest=0.2, threshold=0.9, top=8, unsure=0.3,
+    /// entropy=0.5, or verified: from the left, those that would be written token after token, and more where the passes
+    /// would not be enough
     #[arg(long, value_name = "RULE", default_value = "surest=0.3")]
-    accept: Acceptance,
+    accept: AcceptRule,
 
     /// Make noise of the other places of a canvas, instead of leaving them as they are
     #[arg(long)]
@@ -92,6 +94,24 @@ pub struct Args {
     /// Show the canvas after each pass, on standard error
     #[arg(long)]
     show: bool,
+}
+
+impl Args {
+    /// What has no meaning where a canvas is verified.
+    fn check_verified(&self) -> Result<(), Usage> {
+        for (name, given) in [
+            ("show", self.show),
+            ("renoise", self.renoise),
+            ("length", self.length.is_some()),
+            ("last-temperature", self.last_temperature.is_some()),
+            ("blocks", self.blocks.get() > 1),
+        ] {
+            if given {
+                return Err(Usage::new(format!("--accept verified settles text from the left: leave --{name} out")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How text is written.
@@ -146,7 +166,11 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     }
     let checkpoint = Checkpoint::open(&args.model)?;
     let objective: Option<ObjectiveName> = checkpoint.config().optional_struct(OBJECTIVE)?;
-    let (repairs, writes) = (args.decode != Decode::Autoregressive, args.decode != Decode::Parallel);
+    let verified = args.decode == Decode::Parallel && args.accept == AcceptRule::Verified;
+    if verified {
+        args.check_verified()?;
+    }
+    let (repairs, writes) = (args.decode != Decode::Autoregressive, args.decode != Decode::Parallel || verified);
     if let Some(objective) = objective.filter(|it| (repairs && !it.repairs()) || (writes && !it.writes())) {
         let way = args.decode.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
         return Err(Usage::new(format!(
@@ -155,8 +179,8 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
             objective.purpose(),
             match args.decode {
                 Decode::Autoregressive => ObjectiveName::Autoregressive.purpose(),
-                Decode::Parallel => ObjectiveName::Denoising.purpose(),
-                Decode::Speculative => ObjectiveName::Both.purpose(),
+                Decode::Parallel if !verified => ObjectiveName::Denoising.purpose(),
+                Decode::Parallel | Decode::Speculative => ObjectiveName::Both.purpose(),
             }
         ))
         .into());
@@ -237,7 +261,7 @@ impl Writer<'_> {
         let begun = Instant::now();
         let mut cache = self.packed.cache(usize::MAX);
         let draft = self.args.draft.get();
-        let settings = SpeculativeOptions { draft, canvas: 2 * draft, seed: self.seed };
+        let settings = SpeculativeOptions { draft, canvas: 2 * draft, seed: self.seed, passes: None };
         let text = speculate(&self.packed, &self.prompt, self.tokens, &mut cache, &settings, self.sampler())?;
         let generated = self.finished(&text.tokens, text.passes, begun)?;
         let held = (text.drafted > 0).then(|| text.held as f64 / text.drafted as f64);
@@ -249,32 +273,16 @@ impl Writer<'_> {
         let begun = Instant::now();
         let mut cache = packed.cache(usize::MAX);
         packed.read(&self.prompt, &mut cache, Positions::Last)?;
-        let last = args.last_temperature.unwrap_or(args.temperature);
-        let settings = ParallelOptions {
-            canvas: self.tokens,
-            schedule: Schedule { passes: args.steps.get(), first: args.temperature, last },
-            acceptance: args.accept,
-            rest: if args.renoise { Rest::Noise } else { Rest::Keep },
-            length: self.length(),
-            stop: Stop::Stable,
-            seed: self.seed,
-        };
         let ends = |token: u32| self.ends(token);
-        let watch = |_: usize, canvas: &Canvas| {
-            if args.show {
-                self.show(canvas);
-            }
-        };
         let (written, passes) = match args.candidates.get() {
             1 => {
-                let blocks = write_blocks(packed, &mut cache, &settings, args.blocks.get(), ends, watch)?;
+                let blocks = self.blocks(&mut cache)?;
                 let passes = blocks.iter().map(|block| block.passes).sum();
                 (blocks.iter().flat_map(|block| &block.tokens).copied().collect::<Vec<u32>>(), passes)
             }
             candidates => {
                 let mut caches = vec![cache; candidates];
-                let seeds: Vec<u64> = (0..candidates as u64).map(|it| settings.seed.wrapping_add(it)).collect();
-                let written = write_all(packed, &mut caches, &settings, &seeds, watch)?;
+                let written = self.several(&mut caches)?;
                 // Each is read once more to be judged.
                 let passes = written.iter().map(|written| written.passes + 1).sum();
                 let by = match args.rank_by {
@@ -293,11 +301,67 @@ impl Writer<'_> {
         self.finished(&written[..length], passes, begun)
     }
 
+    /// Canvases one behind the other.
+    fn blocks(&self, cache: &mut KvCache) -> anyhow::Result<Vec<Written>> {
+        let watch = |_: usize, canvas: &Canvas| self.watch(canvas);
+        Ok(match self.args.accept {
+            AcceptRule::Canvas(acceptance) => {
+                let (options, blocks) = (self.options(acceptance), self.args.blocks.get());
+                write_blocks(&self.packed, cache, &options, blocks, |token| self.ends(token), watch)?
+            }
+            AcceptRule::Verified => vec![write_verified(&self.packed, cache, &self.verified(self.seed))?],
+        })
+    }
+
+    /// A canvas for each cache.
+    fn several(&self, caches: &mut [KvCache]) -> anyhow::Result<Vec<Written>> {
+        let seeds: Vec<u64> = (0..caches.len() as u64).map(|it| self.seed.wrapping_add(it)).collect();
+        let watch = |_: usize, canvas: &Canvas| self.watch(canvas);
+        Ok(match self.args.accept {
+            AcceptRule::Canvas(acceptance) => {
+                write_all(&self.packed, caches, &self.options(acceptance), &seeds, watch)?
+            }
+            AcceptRule::Verified => {
+                let write =
+                    |(seed, cache): (&u64, &mut KvCache)| write_verified(&self.packed, cache, &self.verified(*seed));
+                seeds.iter().zip(caches).map(write).collect::<Result<_, _>>()?
+            }
+        })
+    }
+
+    fn options(&self, acceptance: Acceptance) -> ParallelOptions {
+        let args = self.args;
+        let last = args.last_temperature.unwrap_or(args.temperature);
+        ParallelOptions {
+            canvas: self.tokens,
+            schedule: Schedule { passes: args.steps.get(), first: args.temperature, last },
+            acceptance,
+            rest: if args.renoise { Rest::Noise } else { Rest::Keep },
+            length: self.length(),
+            stop: Stop::Stable,
+            seed: self.seed,
+        }
+    }
+
+    fn verified(&self, seed: u64) -> VerifiedOptions {
+        let (passes, temperature) = (self.args.steps.get(), self.args.temperature);
+        VerifiedOptions { canvas: self.tokens, passes, temperature, ending: self.ending(), seed }
+    }
+
+    fn watch(&self, canvas: &Canvas) {
+        if self.args.show {
+            self.show(canvas);
+        }
+    }
+
     fn length(&self) -> Length {
         // Texts of a task have been seen to end.
         let rule = if self.begins.is_none() { LengthRule::Expected } else { LengthRule::Written };
-        let ending = Ending { end: self.marks.end, padding: self.marks.padding };
-        self.args.length.unwrap_or(rule).of(ending)
+        self.args.length.unwrap_or(rule).of(self.ending())
+    }
+
+    fn ending(&self) -> Ending {
+        Ending { end: self.marks.end, padding: self.marks.padding }
     }
 
     fn ends(&self, token: u32) -> bool {

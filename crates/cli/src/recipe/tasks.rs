@@ -1,6 +1,7 @@
 //! Tasks of a recipe for text: what models are fine-tuned to write, and how it is written.
 
 use std::fmt;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 use lapidary_decode::parallel::{Acceptance, Ending, Length};
@@ -8,7 +9,7 @@ use lapidary_kernels::precision::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, Checked, Fault, count, distinct, ensure, filled, name, not_negative};
-use super::text::{ObjectiveName, default_unroll, unroll};
+use super::text::{ObjectiveName, default_unroll, is_zero, pieces, unroll};
 
 /// A task: texts, and what is to be written from them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,6 +154,10 @@ pub struct FinetuneVariant {
     /// Weights of the unrolled steps of denoising, first to last. Default: 0.5, 0.5.
     #[serde(default = "default_unroll")]
     pub unroll: Vec<f64>,
+    /// Share of the canvases that begin within the text, what stands before them given: half of these reach to its end,
+    /// the others are of 1 to 16 places. For drafts and for texts of several canvases. Default: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pieces: f64,
 }
 
 /// How canvases are written, and what is tried.
@@ -165,8 +170,8 @@ pub struct Writing {
     pub test_passes: usize,
     /// Temperatures to choose from. Default: 0, 0.3, 0.6.
     pub temperatures: Vec<f32>,
-    /// Rules of acceptance to choose from, as `lapidary generate --accept` has them. Default: `all`, `surest=0.2`,
-    /// `unsure=0.3`.
+    /// Rules of acceptance to choose from, as `lapidary generate --accept` has them; `verified` is for models that also
+    /// write token after token. Default: `all`, `surest=0.2`, `unsure=0.3`.
     pub accept: Vec<String>,
     /// What decides the lengths of texts, to choose from: `written`, `expected` or `drawn`. Default: all three.
     pub lengths: Vec<LengthRule>,
@@ -223,8 +228,38 @@ impl FinetuneVariant {
 
 impl Writing {
     /// The rules, which have been checked.
-    pub fn acceptances(&self) -> impl Iterator<Item = Acceptance> + '_ {
+    pub fn rules(&self) -> impl Iterator<Item = AcceptRule> + '_ {
         self.accept.iter().filter_map(|rule| rule.parse().ok())
+    }
+}
+
+/// Which tokens of a pass over a canvas stay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AcceptRule {
+    /// By what the pass says of the canvas.
+    Canvas(Acceptance),
+    /// `verified`: from the left, those that writing token after token would choose, and so many more that the passes are
+    /// enough ([`SpeculativeOptions::passes`](lapidary_decode::SpeculativeOptions::passes)).
+    Verified,
+}
+
+impl FromStr for AcceptRule {
+    type Err = String;
+
+    fn from_str(rule: &str) -> Result<Self, String> {
+        match rule {
+            "verified" => Ok(Self::Verified),
+            _ => rule.parse().map(Self::Canvas).map_err(|error| error.replace("give all,", "give verified, all,")),
+        }
+    }
+}
+
+impl fmt::Display for AcceptRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Canvas(acceptance) => acceptance.fmt(f),
+            Self::Verified => f.write_str("verified"),
+        }
     }
 }
 
@@ -318,6 +353,7 @@ pub fn check(
             })?;
         }
         unroll(&key("unroll"), &variant.unroll)?;
+        pieces(&key("pieces"), variant.pieces, variant.objective)?;
     }
     distinct("finetune.variant", &finetune.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>())?;
     write(writing)
@@ -351,7 +387,7 @@ fn write(writing: &Writing) -> Checked {
     ensure("write.accept", !writing.accept.is_empty(), || "should have a rule at least".to_owned())?;
     for (index, rule) in writing.accept.iter().enumerate() {
         let fault = |message| Fault { key: format!("write.accept.{index}"), message };
-        rule.parse::<Acceptance>().map_err(fault)?;
+        rule.parse::<AcceptRule>().map_err(fault)?;
     }
     ensure("write.lengths", !writing.lengths.is_empty(), || "should have a rule at least".to_owned())?;
     distinct("write.lengths", &writing.lengths)?;

@@ -167,6 +167,10 @@ pub struct PretrainVariant {
     /// Weights of the unrolled steps of denoising, first to last. Default: 0.5, 0.5.
     #[serde(default = "default_unroll")]
     pub unroll: Vec<f64>,
+    /// Share of the canvases that begin within the text, what stands before them given: half of these reach to its end,
+    /// the others are of 1 to 16 places. For drafts and for texts of several canvases. Default: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pieces: f64,
 }
 
 /// What a model is trained for.
@@ -210,7 +214,7 @@ fn is_one(count: &usize) -> bool {
 }
 
 /// The same.
-fn is_zero(share: &f64) -> bool {
+pub(super) fn is_zero(share: &f64) -> bool {
     *share == 0.0
 }
 
@@ -329,6 +333,7 @@ fn pretrain(pretrain: &Pretrain) -> Checked {
         }
         count(&key("steps"), variant.steps, 1..=check::MANY)?;
         unroll(&key("unroll"), &variant.unroll)?;
+        pieces(&key("pieces"), variant.pieces, variant.objective)?;
     }
     let names: Vec<&String> = pretrain.variants.iter().map(|variant| &variant.name).collect();
     distinct("pretrain.variant", &names)
@@ -338,4 +343,12 @@ fn pretrain(pretrain: &Pretrain) -> Checked {
 pub(super) fn unroll(key: &str, weights: &[f64]) -> Checked {
     count(key, weights.len(), 1..=100)?;
     weights.iter().enumerate().try_for_each(|(step, weight)| positive(&format!("{key}.{step}"), *weight))
+}
+
+/// A share of canvases, for models that have any.
+pub(super) fn pieces(key: &str, pieces: f64, objective: ObjectiveName) -> Checked {
+    share(key, pieces)?;
+    ensure(key, pieces == 0.0 || objective.repairs(), || {
+        "is for models that repair canvases: leave it out, or set the objective to \"denoising\" or \"both\"".to_owned()
+    })
 }

@@ -142,7 +142,7 @@ pub fn finetune(
         Some((_, taught)) => (&taught.train, &taught.kept),
         None => (&data.train, &data.kept_pairs),
     };
-    let batches = PairBatches::new(train_pairs, &objective, data.layout, options)?;
+    let batches = PairBatches::new(train_pairs, &objective, data.layout, options)?.in_pieces(variant.pieces);
     let device = run.device.clone().autodiff();
     let fresh = match from {
         Some(stage) => Decoder::open(&Checkpoint::open(&stage.path().join("model"))?, &device)?.0,

@@ -88,7 +88,9 @@ pub fn pretrain(
     let rows = NonZeroUsize::new(settings.batch_size / settings.accumulate).context("pretrain.batch_size is 0")?;
     // What goes on from another sees other windows than it.
     let seed = recipe.seed.wrapping_add(before(&settings.variants, variant) << 32);
-    let batches = WindowBatches::new(&store, length, rows, repairs, seed)?.recalling(settings.recall);
+    let batches = WindowBatches::new(&store, length, rows, repairs, seed)?
+        .recalling(settings.recall)
+        .in_pieces(variant.pieces, &objective);
     let options = TrainOptions {
         name: variant.name.clone(),
         schedule: Schedule::new(settings.learning_rate, settings.warmup, variant.steps as u64),

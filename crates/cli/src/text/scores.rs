@@ -16,7 +16,7 @@ use super::TextRun;
 use super::finetune::TaskRun;
 use super::task::Example;
 use super::writer::{Text, Writer};
-use crate::recipe::{FinetuneVariant, LengthRule};
+use crate::recipe::{AcceptRule, FinetuneVariant, LengthRule};
 use crate::stage::Stage;
 
 /// How good texts are, by the tools of the field.
@@ -165,11 +165,17 @@ pub fn scores(run: &TextRun, task: &TaskRun, model: &Stage, variant: &FinetuneVa
         judge.finish(&mut done, test, Way::Greedy, &texts)?;
     }
     if repairs {
-        for acceptance in writing.acceptances() {
+        for rule in writing.rules() {
+            // What is verified ends where writing token after token would end, and wants a model that does.
+            let lengths: &[LengthRule] = match rule {
+                AcceptRule::Canvas(_) => &writing.lengths,
+                AcceptRule::Verified if writes => &[LengthRule::Written],
+                AcceptRule::Verified => &[],
+            };
             for (&length, &temperature) in
-                writing.lengths.iter().flat_map(|it| writing.temperatures.iter().map(move |t| (it, t)))
+                lengths.iter().flat_map(|it| writing.temperatures.iter().map(move |t| (it, t)))
             {
-                let accept = acceptance.to_string();
+                let accept = rule.to_string();
                 let setting = Setting { passes: writing.test_passes, temperature, accept, length };
                 done.tried.push(judge.try_out(setting, kept)?);
             }

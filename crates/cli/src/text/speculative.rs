@@ -183,7 +183,7 @@ fn compare(
     (draft, canvas): (usize, usize),
     what: &str,
 ) -> anyhow::Result<SpeculativeResult> {
-    let options = SpeculativeOptions { draft, canvas, seed: run.recipe.seed };
+    let options = SpeculativeOptions { draft, canvas, seed: run.recipe.seed, passes: None };
     let mut done = SpeculativeResult {
         prompts: prompts.len(),
         equal: 0,

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use burn::tensor::Device;
 use lapidary_decode::parallel::{
-    Acceptance, Ending, ParallelOptions, Rerank, Rest, Schedule, Stop, Written, rerank, write_all,
+    Ending, ParallelOptions, Rerank, Rest, Schedule, Stop, VerifiedOptions, Written, rerank, write_all, write_verified,
 };
 use lapidary_decode::{KvCache, PackedDecoder, Positions, generate_all, most_likely};
 use lapidary_models::checkpoint::Checkpoint;
@@ -13,6 +13,7 @@ use lapidary_train::{CanvasLayout, Progress};
 use super::TextRun;
 use super::scores::Setting;
 use super::task::TaskData;
+use crate::recipe::AcceptRule;
 use crate::stage::Stage;
 
 /// Prompts that are written for together.
@@ -92,16 +93,7 @@ impl<'a> Writer<'a> {
     ) -> anyhow::Result<Vec<Text>> {
         let (end, padding) = (self.end, self.layout.pad);
         let ends = |token: u32| token == end || token == padding;
-        let acceptance: Acceptance = setting.accept.parse().map_err(anyhow::Error::msg)?;
-        let options = ParallelOptions {
-            canvas: self.layout.canvas,
-            schedule: Schedule::constant(setting.passes, setting.temperature),
-            acceptance,
-            rest: Rest::Keep,
-            length: setting.length.of(Ending { end, padding }),
-            stop: Stop::Stable,
-            seed: 0,
-        };
+        let rule: AcceptRule = setting.accept.parse().map_err(anyhow::Error::msg)?;
         let text = |written: &Written| {
             let length = written.tokens.iter().position(|token| ends(*token)).unwrap_or(written.tokens.len());
             Text { tokens: written.tokens[..length].to_vec(), passes: written.passes }
@@ -114,7 +106,29 @@ impl<'a> Writer<'a> {
                 prompted.into_iter().flat_map(|cache| std::iter::repeat_n(cache, candidates)).collect();
             let seed = |row: usize| self.run.recipe.seed.wrapping_add((first * candidates + row) as u64);
             let seeds: Vec<u64> = (0..caches.len()).map(seed).collect();
-            let written = write_all(&self.packed, &mut caches, &options, &seeds, |_, _| ())?;
+            let written = match rule {
+                AcceptRule::Canvas(acceptance) => {
+                    let options = ParallelOptions {
+                        canvas: self.layout.canvas,
+                        schedule: Schedule::constant(setting.passes, setting.temperature),
+                        acceptance,
+                        rest: Rest::Keep,
+                        length: setting.length.of(Ending { end, padding }),
+                        stop: Stop::Stable,
+                        seed: 0,
+                    };
+                    write_all(&self.packed, &mut caches, &options, &seeds, |_, _| ())?
+                }
+                AcceptRule::Verified => {
+                    let (canvas, passes, temperature) = (self.layout.canvas, setting.passes, setting.temperature);
+                    let ending = Ending { end, padding };
+                    let write = |(seed, cache): (&u64, &mut KvCache)| {
+                        let options = VerifiedOptions { canvas, passes, temperature, ending, seed: *seed };
+                        write_verified(&self.packed, cache, &options)
+                    };
+                    seeds.iter().zip(&mut caches).map(write).collect::<Result<_, _>>()?
+                }
+            };
             if candidates == 1 {
                 return Ok(written.iter().map(text).collect());
             }

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_best_is_the_likeliest() {
-        let written = |token| Written { tokens: vec![token], passes: 1, log_likelihood: 0.0 };
+        let written = |token| Written { tokens: vec![token], passes: 1 };
         let best = |scores: &[f64]| {
             let candidates =
                 Candidates { written: (0..scores.len() as u32).map(written).collect(), scores: scores.into() };
