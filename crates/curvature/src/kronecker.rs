@@ -151,6 +151,38 @@ impl FactorSums {
         most as f64 / all as f64
     }
 
+    /// Adds up what several processes have summed, each over its part of the examples: `sum` leaves the sums in place.
+    /// They have to have summed over the same layers.
+    ///
+    /// # Errors
+    /// Those of `sum`.
+    pub fn join<E>(&mut self, sum: &mut dyn FnMut(&mut [f64]) -> Result<(), E>) -> Result<(), E> {
+        let mut layers: Vec<_> = self.sums.iter_mut().collect();
+        layers.sort_by_key(|(id, _)| self.layers.0.get(id).map(|layer| layer.offset));
+        let mut numbers: Vec<&mut [f64]> = Vec::new();
+        for (_, sums) in layers {
+            numbers.push(&mut sums.gradients);
+            match &mut sums.input {
+                Some(InputSums::Rows { squares, sum, count }) => {
+                    numbers.extend([squares.as_mut_slice(), sum, std::slice::from_mut(count)]);
+                }
+                Some(InputSums::LookUps { counts, all }) => {
+                    numbers.extend([counts.as_mut_slice(), std::slice::from_mut(all)]);
+                }
+                None => (),
+            }
+        }
+        let mut joined = numbers.concat();
+        sum(&mut joined)?;
+        let mut rest = joined.as_slice();
+        for part in numbers {
+            let (of_part, behind) = rest.split_at(part.len());
+            part.copy_from_slice(of_part);
+            rest = behind;
+        }
+        Ok(())
+    }
+
     /// The factors, in the order of the model's fields; `counted` targets have been summed over. If the gradients were
     /// those of a mean over `n` targets, and not of the sum, that is `1 / n`.
     ///

@@ -25,12 +25,37 @@ pub struct BatchNorm<'a> {
 }
 
 /// Where the statistics come from, which decides what gradient flows through them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statistics {
+#[derive(Clone, Copy)]
+pub enum Statistics<'a> {
     /// The mean and the variance of `x`: training.
     OfBatch,
+    /// Those of a batch that `x` is a part of: see [`join_statistics`].
+    OfParts(Parts<'a>),
     /// Numbers that do not depend on `x`: evaluation.
     Constant,
+}
+
+/// A batch in parts, which lie elsewhere.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// Rows of all of them.
+    pub rows: f64,
+    /// Adds up numbers over the parts, all of which call it alike.
+    pub sum: &'a dyn Fn(&mut [f64]),
+}
+
+/// Makes of the statistics of one part, of so many rows, those of all.
+pub fn join_statistics(rows: usize, parts: Parts, mean: &mut [f32], variance: &mut [f32]) {
+    let share = rows as f64 / parts.rows;
+    let mut means: Vec<f64> = mean.iter().map(|mean| share * f64::from(*mean)).collect();
+    (parts.sum)(&mut means);
+    let spread = |((mean, variance), all): ((&f32, &f32), &f64)| {
+        share * (f64::from(*variance) + (f64::from(*mean) - all).powi(2))
+    };
+    let mut spreads: Vec<f64> = mean.iter().zip(&*variance).zip(&means).map(spread).collect();
+    (parts.sum)(&mut spreads);
+    mean.iter_mut().zip(means).for_each(|(mean, all)| *mean = all as f32);
+    variance.iter_mut().zip(spreads).for_each(|(variance, all)| *variance = all as f32);
 }
 
 /// The mean and the biased variance of each column of `x [n, channels]`; NaN where `n` is 0.
@@ -146,15 +171,28 @@ pub fn batch_norm_backward(
             (chunks.map(|(x, dy)| sums(x, dy, norm.relu)).collect(), dy, norm.relu)
         }
     };
-    let n = (x.len() / channels) as f64;
-    let mut gradient_means = vec![[0.0; 2]; channels];
+    // Of each channel the sum of `g`, then of each that of `g (x - mean)`.
+    let mut sums = vec![0.0; 2 * channels];
     for channel in 0..channels {
         let [sum, along]: [f64; 2] = [0, 1].map(|i| parts.iter().map(|part| part[channel][i]).sum());
-        let inverse = norm.inverse(channel);
+        (sums[channel], sums[channels + channel]) = (sum, along);
         dbeta[channel] = sum as f32;
-        dgamma[channel] = (along * inverse) as f32;
-        if statistics == Statistics::OfBatch {
-            gradient_means[channel] = [(sum / n) as f32, (along * inverse * inverse / n) as f32];
+        dgamma[channel] = (along * norm.inverse(channel)) as f32;
+    }
+    let mut gradient_means = vec![[0.0; 2]; channels];
+    let rows = match statistics {
+        Statistics::OfBatch => Some((x.len() / channels) as f64),
+        Statistics::OfParts(parts) => {
+            (parts.sum)(&mut sums);
+            Some(parts.rows)
+        }
+        Statistics::Constant => None,
+    };
+    if let Some(n) = rows {
+        let (sums, along) = sums.split_at(channels);
+        for (channel, means) in gradient_means.iter_mut().enumerate() {
+            let inverse = norm.inverse(channel);
+            *means = [(sums[channel] / n) as f32, (along[channel] * inverse * inverse / n) as f32];
         }
     }
     let terms = period.terms(norm, &gradient_means);

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{FloatDType, Gradients, Shape, Tensor};
+use burn::tensor::{Device, FloatDType, Gradients, Shape, Tensor};
+use lapidary_ops::{Rung, Watcher, watched};
 
 /// One parameter on a walk.
 pub struct Parameter<'a> {
@@ -45,6 +46,14 @@ pub fn gradients<M: Module>(module: &M, gradients: Gradients) -> GradientMap {
 /// that is trained.
 pub fn train_only<M: Module>(module: M, wanted: &dyn Fn(&str) -> bool) -> M {
     module.map(&mut Choose { path: Vec::new(), wanted })
+}
+
+/// The same model with parameters whose gradients are shown as a backward pass comes to them, to the watchers that `of`
+/// gives: those of layers that a forward pass reads last come first, as long as the fields are in the order of the layers.
+/// Each parameter keeps its id; its gradient is that of the parameter it was made of.
+pub fn watch<M: Module>(module: M, of: &dyn Fn(ParamId) -> Option<Watcher>) -> M {
+    let device = module.devices().pop().unwrap_or(Device::flex()).without_autodiff();
+    module.map(&mut Watch { of, rung: Some(Rung::bottom(&device)) })
 }
 
 /// A model in another type of number. Statistics that are no parameters follow.
@@ -130,6 +139,34 @@ impl ModuleMapper for Choose<'_> {
     }
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
         self.path.pop();
+    }
+}
+
+/// Operations, one behind the other, between the uses of two neighbouring parameters: more than there are.
+const BETWEEN: usize = 32;
+
+struct Watch<'a> {
+    of: &'a dyn Fn(ParamId) -> Option<Watcher>,
+    rung: Option<Rung>,
+}
+
+impl ModuleMapper for Watch<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, value, mapper) = param.consume();
+        let watcher = if value.is_autodiff() { (self.of)(id) } else { None };
+        let value = match (watcher, self.rung.take()) {
+            (Some(watcher), Some(rung)) => {
+                let rung = rung.up(BETWEEN);
+                let value = watched(value, &rung, watcher);
+                self.rung = Some(rung);
+                value
+            }
+            (_, rung) => {
+                self.rung = rung;
+                value
+            }
+        };
+        Param::from_mapped_value(id, value, mapper)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use lapidary_kernels::precision::Precision;
-use lapidary_ops::{self as ops, DropoutKey};
+use lapidary_ops::{self as ops, DropoutKey, Reduction};
 
 use crate::kinks::Kinks;
 use crate::taps::Taps;
@@ -17,6 +17,7 @@ pub struct Pass {
     dropout: Option<(f32, u64, u64)>,
     kinks: Option<Kinks>,
     taps: Option<Taps>,
+    reduction: Option<Reduction>,
 }
 
 impl Pass {
@@ -54,6 +55,16 @@ impl Pass {
     /// The same with layers that write down what they read and give.
     pub fn with_taps(self, taps: Taps) -> Self {
         Self { taps: Some(taps), ..self }
+    }
+
+    /// The same over a part of a batch, whose norms take the statistics of all parts.
+    pub fn with_reduction(self, reduction: Reduction) -> Self {
+        Self { reduction: Some(reduction), ..self }
+    }
+
+    /// What adds up statistics over the parts of a batch, if it is one part of several.
+    pub(crate) fn reduction(&self) -> Option<&Reduction> {
+        self.reduction.as_ref()
     }
 
     /// The sides that ReLUs are on, if they are held.

@@ -1,8 +1,11 @@
 //! Batch norm over the rows of a matrix, with the addition and the ReLU that follow it in a residual network
 //! (Ioffe and Szegedy, 1502.03167; He et al., 1512.03385).
 
-use burn::backend::AutodiffBackend;
-use kernels::batch_norm::{BatchNorm as Norm, Statistics};
+use std::fmt;
+use std::sync::Arc;
+
+use burn::backend::{AutodiffBackend, read_sync};
+use kernels::batch_norm::{BatchNorm as Norm, Parts, Statistics};
 
 use crate::operator::*;
 
@@ -22,22 +25,45 @@ pub struct BatchNormInput {
     pub eps: f32,
 }
 
+/// Adds up numbers over the processes that hold the other parts of a batch; all of them call it alike.
+#[derive(Clone)]
+pub struct Reduction(Arc<dyn Fn(&mut [f64]) + Send + Sync>);
+
+impl Reduction {
+    /// By a function that leaves the sums in place.
+    pub fn new(sum: impl Fn(&mut [f64]) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(sum))
+    }
+
+    fn sum(&self, mut numbers: Vec<f64>) -> Vec<f64> {
+        (self.0)(&mut numbers);
+        numbers
+    }
+}
+
+impl fmt::Debug for Reduction {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Reduction")
+    }
+}
+
 /// In training: the columns normalized by their own mean and variance → `[N, C]`, and with them that mean and the
-/// unbiased variance, `[C]` each, for running ones.
-pub fn batch_norm(input: BatchNormInput) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+/// unbiased variance, `[C]` each, for running ones. With a reduction mean and variance are those of all parts.
+pub fn batch_norm(input: BatchNormInput, reduction: Option<Reduction>) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
     let [rows, _] = input.x.dims();
-    let (y, mean, variance) = run(input, None);
+    let all = reduction.map(|sum| All { rows: sum.sum(vec![rows as f64])[0], sum });
+    let rows = all.as_ref().map_or(rows as f64, |all| all.rows);
+    let (y, mean, variance) = run(input, None, all);
     let plain = |x: Tensor<1>| if x.is_autodiff() { x.inner() } else { x };
-    let rows = rows as f64;
     (y, plain(mean), plain(variance) * (rows / (rows - 1.0)))
 }
 
 /// In evaluation: the columns normalized by a given mean and variance, `[C]` each → `[N, C]`.
 pub fn batch_norm_fixed(input: BatchNormInput, mean: Tensor<1>, variance: Tensor<1>) -> Tensor<2> {
-    run(input, Some([mean, variance])).0
+    run(input, Some([mean, variance]), None).0
 }
 
-fn run(input: BatchNormInput, given: Option<[Tensor<1>; 2]>) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+fn run(input: BatchNormInput, given: Option<[Tensor<1>; 2]>, all: Option<All>) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
     let BatchNormInput { x, weight, bias, residual, relu, eps } = input;
     let residual = residual.unwrap_or_else(|| absent(&x));
     let [mean, variance] = given.unwrap_or_else(|| [absent(&x), absent(&x)]);
@@ -51,16 +77,41 @@ fn run(input: BatchNormInput, given: Option<[Tensor<1>; 2]>) -> (Tensor<2>, Tens
         residual.into_dispatch(),
         mean.into_dispatch(),
         variance.into_dispatch(),
-        Settings { relu, eps },
+        Settings { relu, eps, all },
     );
     (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 
 /// What the tensors do not say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub relu: bool,
     pub eps: f32,
+    /// Of a batch in parts.
+    pub all: Option<All>,
+}
+
+/// All parts of a batch.
+#[derive(Clone, Debug)]
+pub struct All {
+    /// Theirs together.
+    pub rows: f64,
+    /// Over the parts.
+    pub sum: Reduction,
+}
+
+impl All {
+    fn parts(&self) -> Parts<'_> {
+        Parts { rows: self.rows, sum: &*self.sum.0 }
+    }
+
+    /// Sums over rows `[1, C]`, of all parts.
+    fn reduced<B: Backend>(&self, sums: Array<B>) -> Array<B> {
+        let shape = sums.0.shape();
+        let data = read_sync(B::float_into_data(sums.0.clone())).expect("the device has not failed");
+        let all = self.sum.sum(data.iter::<f64>().collect());
+        sums.host(all.into_iter().map(|x| x as f32).collect(), shape)
+    }
 }
 
 #[backend_extension(Flex, Cube: cfg(feature = "vulkan"), Autodiff)]
@@ -98,14 +149,22 @@ pub trait BatchNorm: Backend {
 }
 
 /// The mean and the biased variance of the columns, unless they are given.
-fn statistics<B: Backend>(x: &Array<B>, mean: Float<B>, variance: Float<B>) -> [Array<B>; 2] {
+fn statistics<B: Backend>(x: &Array<B>, mean: Float<B>, variance: Float<B>, all: Option<&All>) -> [Array<B>; 2] {
     if present(&mean) {
         return [Array(mean), Array(variance)];
     }
     let [_, channels] = x.dims();
-    let mean = x.clone().mean(0);
-    let variance = (x.clone() - mean.clone()).square().mean(0);
+    let mean = mean_of_rows(x.clone(), all);
+    let variance = mean_of_rows((x.clone() - mean.clone()).square(), all);
     [mean, variance].map(|x| x.reshape([channels]))
+}
+
+/// `[1, C]`.
+fn mean_of_rows<B: Backend>(x: Array<B>, all: Option<&All>) -> Array<B> {
+    match all {
+        None => x.mean(0),
+        Some(all) => all.reduced(x.sum(0)) / all.rows,
+    }
 }
 
 /// `(x − mean) / √(variance + eps)`, and the reciprocal of the root `[1, C]`.
@@ -121,7 +180,7 @@ pub fn plain<B: Backend>(inputs: [Float<B>; 6], settings: Settings) -> [Float<B>
     let [x, weight, bias, residual, mean, variance] = inputs;
     let x = Array::<B>(x);
     let [_, channels] = x.dims();
-    let given = statistics(&x, mean, variance);
+    let given = statistics(&x, mean, variance, settings.all.as_ref());
     let (n, _) = normalized(x, given.clone(), settings.eps);
     let [weight, bias] = [weight, bias].map(|x| Array::<B>(x).reshape([1, channels]));
     let mut y = n * weight + bias;
@@ -149,7 +208,10 @@ pub fn plain_gradient<B: Backend>(
     let g = if settings.relu { dy.fill_where(Array::<B>(y).is(0.0), 0.0) } else { dy };
     let centred = match constant {
         true => g.clone(),
-        false => g.clone() - g.clone().mean(0) - n.clone() * (g.clone() * n.clone()).mean(0),
+        false => {
+            let mean = |x: Array<B>| mean_of_rows(x, settings.all.as_ref());
+            g.clone() - mean(g.clone()) - n.clone() * mean(g.clone() * n.clone())
+        }
     };
     let dx = centred * inverse * Array(weight).reshape([1, channels]);
     let columns = |x: Array<B>| x.sum(0).reshape([channels]).0;
@@ -178,7 +240,13 @@ impl BatchNorm for Flex {
                     batch_mean.copy_from_slice(mean);
                     batch_variance.copy_from_slice(&variance);
                 }
-                None => kernels::batch_norm::channel_statistics(&x, batch_mean, batch_variance),
+                None => {
+                    kernels::batch_norm::channel_statistics(&x, batch_mean, batch_variance);
+                    if let Some(all) = &settings.all {
+                        let [rows, _] = x.dims();
+                        kernels::batch_norm::join_statistics(rows, all.parts(), batch_mean, batch_variance);
+                    }
+                }
             }
             let norm = Norm {
                 mean: batch_mean,
@@ -219,7 +287,11 @@ impl BatchNorm for Flex {
             eps: settings.eps,
             relu: settings.relu,
         };
-        let statistics = if constant { Statistics::Constant } else { Statistics::OfBatch };
+        let statistics = match &settings.all {
+            _ if constant => Statistics::Constant,
+            None => Statistics::OfBatch,
+            Some(all) => Statistics::OfParts(all.parts()),
+        };
         let shapes = [x.shape(), weight.shape(), bias.shape(), of_residual];
         outputs(shapes, |[dx, dweight, dbias, dresidual]| {
             let dresidual = (!dresidual.is_empty()).then_some(dresidual);
@@ -246,7 +318,7 @@ impl<B: BatchNorm, C: CheckpointStrategy> BatchNorm for Autodiff<B, C> {
         let [mean, variance] = [mean, variance].map(|x| x.into_primitive());
         let ([x, weight, bias, residual], nodes) = parts::<B, C, 4>([x, weight, bias, residual]);
         let (y, mean, variance) =
-            B::forward(x.clone(), weight.clone(), bias.clone(), residual.clone(), mean, variance, settings);
+            B::forward(x.clone(), weight.clone(), bias.clone(), residual.clone(), mean, variance, settings.clone());
         let statistics = [mean.clone(), variance.clone()].map(Self::from_inner);
         let of_y = y.clone();
         let y = record::<B, C, 4>(nodes, y, move |dy, wanted| {

@@ -29,11 +29,12 @@ mod operator;
 pub mod rms_norm;
 pub mod sgd;
 pub mod sum_of_squares;
+pub mod watched;
 
 pub use adamw::{AdamWState, adamw};
 pub use attention::attention;
 pub use average_pool::average_pool;
-pub use batch_norm::{BatchNormInput, batch_norm, batch_norm_fixed};
+pub use batch_norm::{BatchNormInput, Reduction, batch_norm, batch_norm_fixed};
 pub use conv2d::conv2d;
 pub use cross_entropy::{CrossEntropyError, cross_entropy};
 pub use dropout::{DropoutKey, dropout};
@@ -48,3 +49,4 @@ pub use linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_drawin
 pub use rms_norm::rms_norm;
 pub use sgd::sgd;
 pub use sum_of_squares::sum_of_squares;
+pub use watched::{Rung, Watcher, watched};

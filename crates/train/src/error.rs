@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lapidary_collective::CollectiveError;
 use lapidary_curvature::CurvatureError;
 use lapidary_data::store::StoreError;
 use lapidary_models::ModelError;
@@ -70,6 +71,33 @@ pub enum TrainError {
     /// The factors are to be those of drawn targets, and there is nothing to draw.
     #[error("this objective has no targets to draw: take the estimate empirical or two_batch for K-FAC's factors")]
     NotSampled,
+    /// What ranks have to say to each other.
+    #[error(transparent)]
+    Ranks(#[from] CollectiveError),
+    /// The micro-batches of a step cannot be shared out.
+    #[error(
+        "a step has {parts} parts, and {ranks} ranks to share them out to: make accumulate a multiple of the ranks, or \
+         start as many as divide it"
+    )]
+    Parts {
+        /// Micro-batches of a step.
+        parts: u64,
+        /// How many there are.
+        ranks: usize,
+    },
+    /// A rank does not see the files of another.
+    #[error(
+        "rank {rank} finds step {found} in {}, and rank 0 another: it has to be one folder, on storage that all ranks \
+         share", path.display()
+    )]
+    NotShared {
+        /// This one.
+        rank: usize,
+        /// Of its state; 0 without one.
+        found: u64,
+        /// Where.
+        path: PathBuf,
+    },
     /// The look at the validation part failed.
     #[error("validation failed")]
     Validation(#[source] Box<dyn std::error::Error + Send + Sync>),

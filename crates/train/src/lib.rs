@@ -3,6 +3,7 @@
 mod batches;
 mod error;
 mod events;
+mod exchange;
 mod interrupt;
 mod log;
 mod noise_scale;
@@ -30,5 +31,5 @@ pub use pairs::{CanvasLayout, PairBatches, TextPair};
 pub use pictures::PictureBatches;
 pub use progress::Progress;
 pub use schedule::{Decay, Schedule};
-pub use trainer::{StepDone, TrainOptions, Trained, step, train};
+pub use trainer::{StepDone, TrainOptions, Trained, Training, step, train, train_among};
 pub use windows::WindowBatches;

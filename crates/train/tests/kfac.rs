@@ -5,6 +5,7 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 use faer::Mat;
 use faer::linalg::solvers::Solve;
+use lapidary_collective::Ranks;
 use lapidary_curvature::kronecker::{FactorSums, InputFactor, LayerFactors, Positions, Sharing};
 use lapidary_curvature::{CurvatureError, Selection};
 use lapidary_data::Batch;
@@ -14,8 +15,8 @@ use lapidary_models::objective::{Classification, Objective};
 use lapidary_models::parameters::{self, GradientMap};
 use lapidary_models::taps::Taps;
 use lapidary_models::{Pass, bert::Bert};
-use lapidary_train::optimizer::{Block, Interval, KfacForm, Raised};
-use lapidary_train::{BatchSource, KfacOptimizer, KfacOptions, SgdOptions};
+use lapidary_train::optimizer::{Block, Interval, KfacForm, Raised, StepSize};
+use lapidary_train::{BatchSource, KfacOptimizer, KfacOptions, SgdOptions, TrainError};
 use serde::Deserialize;
 
 use crate::task;
@@ -115,7 +116,9 @@ fn a_step_is_that_of_the_dense_matrix() {
         let mut optimizer = KfacOptimizer::new(options(damping));
         optimizer.observe(vec![factors]).unwrap();
         let gradients = gradients(&layer, &gradient);
-        let (layer, raised) = optimizer.step(layer, gradients, 1.0, 0.1, 1.0).unwrap();
+        let (layer, raised) = optimizer
+            .step(layer, gradients, StepSize { targets: 1.0, rate: 0.1, scale: 1.0 }, &Ranks::alone())
+            .unwrap();
         assert_eq!(raised, []);
         let found = joined(&layer, outputs);
         for i in 0..outputs {
@@ -140,7 +143,10 @@ fn a_quadratic_is_solved_in_one_step() {
     let mut optimizer = KfacOptimizer::new(options(1e-12));
     optimizer.observe(vec![factors]).unwrap();
     let gradients = gradients(&layer, &gradient);
-    let found = joined(&optimizer.step(layer, gradients, 1.0, 1.0, 1.0).unwrap().0, outputs);
+    let found = joined(
+        &optimizer.step(layer, gradients, StepSize { targets: 1.0, rate: 1.0, scale: 1.0 }, &Ranks::alone()).unwrap().0,
+        outputs,
+    );
     (0..outputs).for_each(|i| (0..inputs).for_each(|j| assert!((found[(i, j)] - best[(i, j)]).abs() < 1e-4)));
 }
 
@@ -167,7 +173,13 @@ fn averages_have_no_bias_at_the_start() {
         let mut optimizer = KfacOptimizer::new(KfacOptions { decay, ..options(1e-2) });
         looks.into_iter().for_each(|factors| optimizer.observe(vec![factors]).unwrap());
         let gradients = gradients(&layer, &definite(4, 1).subrows(0, 2).to_owned());
-        joined(&optimizer.step(layer, gradients, 1.0, 0.1, 1.0).unwrap().0, 2)
+        joined(
+            &optimizer
+                .step(layer, gradients, StepSize { targets: 1.0, rate: 0.1, scale: 1.0 }, &Ranks::alone())
+                .unwrap()
+                .0,
+            2,
+        )
     };
     let (found, expected) = (step(three), step(vec![mean]));
     (0..2).for_each(|i| (0..4).for_each(|j| assert!((found[(i, j)] - expected[(i, j)]).abs() < 1e-5)));
@@ -194,7 +206,10 @@ fn a_table_has_one_number_a_row() {
     let mut optimizer = KfacOptimizer::new(options(0.1));
     optimizer.observe(vec![of_table]).unwrap();
     let gradients = gradients(&table, &gradient);
-    let found = joined(&optimizer.step(table, gradients, 1.0, 1.0, 1.0).unwrap().0, 4);
+    let found = joined(
+        &optimizer.step(table, gradients, StepSize { targets: 1.0, rate: 1.0, scale: 1.0 }, &Ranks::alone()).unwrap().0,
+        4,
+    );
     for (i, j) in (0..4).flat_map(|i| (0..2).map(move |j| (i, j))) {
         let expected = before[(i, j)] - expected[(j, i)];
         assert!((found[(i, j)] - expected).abs() < 1e-4, "{} for {expected}", found[(i, j)]);
@@ -210,7 +225,14 @@ fn a_step_is_no_longer_than_is_allowed() {
         optimizer.observe(vec![factors(2, 3, true, 7)]).unwrap();
         let gradient = definite(4, 1).subrows(0, 2).to_owned();
         let gradients = gradients(&layer, &gradient);
-        let change = before - joined(&optimizer.step(layer, gradients, 1.0, rate, scale).unwrap().0, 2);
+        let change = before
+            - joined(
+                &optimizer
+                    .step(layer, gradients, StepSize { targets: 1.0, rate: rate, scale: scale }, &Ranks::alone())
+                    .unwrap()
+                    .0,
+                2,
+            );
         (0..2).flat_map(|i| (0..4).map(move |j| (i, j))).map(|at| change[at] * gradient[at]).sum::<f64>()
     };
     // The change is `rate U`, so that `change · G` is `Σ U·G` times the rate.
@@ -233,22 +255,27 @@ fn what_cannot_be_inverted_gets_more_damping() {
     optimizer.observe(vec![bad.clone()]).unwrap();
     let gradient = Mat::identity(2, 2);
     let of_layer = gradients(&layer, &gradient);
-    let (layer, raised) = optimizer.step(layer, of_layer, 1.0, 0.1, 1.0).unwrap();
+    let (layer, raised) =
+        optimizer.step(layer, of_layer, StepSize { targets: 1.0, rate: 0.1, scale: 1.0 }, &Ranks::alone()).unwrap();
     assert_eq!(raised, [Raised { weight: "weight".into(), damping: 10.0 }]);
 
     bad.gradient[(0, 0)] = f64::NAN;
     let mut optimizer = KfacOptimizer::new(options(1e-2));
     optimizer.observe(vec![bad.clone()]).unwrap();
     let of_layer = gradients(&layer, &gradient);
-    let error = optimizer.step(layer, of_layer, 1.0, 0.1, 1.0).unwrap_err();
-    assert!(matches!(error, CurvatureError::NonFiniteFactor(weight) if weight == "weight"));
+    let error =
+        optimizer.step(layer, of_layer, StepSize { targets: 1.0, rate: 0.1, scale: 1.0 }, &Ranks::alone()).unwrap_err();
+    assert!(matches!(error, TrainError::Curvature(CurvatureError::NonFiniteFactor(weight)) if weight == "weight"));
     bad.gradient = definite(3, 1);
     assert!(matches!(optimizer.observe(vec![bad]), Err(CurvatureError::Dimension { expected: 2, found: 3, .. })));
     let layer = self::layer(2, 2, false);
     let of_layer = gradients(&layer, &gradient);
     let mut optimizer = KfacOptimizer::new(options(0.0));
     optimizer.observe(vec![factors(2, 2, false, 3)]).unwrap();
-    assert!(matches!(optimizer.step(layer, of_layer, 1.0, 0.1, 1.0), Err(CurvatureError::Damping(0.0))));
+    assert!(matches!(
+        optimizer.step(layer, of_layer, StepSize { targets: 1.0, rate: 0.1, scale: 1.0 }, &Ranks::alone()),
+        Err(TrainError::Curvature(CurvatureError::Damping(0.0)))
+    ));
 }
 
 /// Trains the small BERT; its last mean loss.
@@ -279,7 +306,10 @@ fn trained(kfac: bool, rate: f64) -> f64 {
             optimizer.observe(sums.finish(1.0 / batch.rows as f64).unwrap()).unwrap();
         }
         let gradients = parameters::gradients(&model, backward);
-        model = optimizer.step(model, gradients, batch.rows as f64, rate, 1.0).unwrap().0;
+        model = optimizer
+            .step(model, gradients, StepSize { targets: batch.rows as f64, rate, scale: 1.0 }, &Ranks::alone())
+            .unwrap()
+            .0;
     }
     if kfac {
         let blocks: Vec<(String, Block)> = optimizer.blocks::<Bert>(&model);
@@ -407,7 +437,10 @@ fn run(golden: &Golden, form: KfacForm, steps: &[GoldenStep]) {
         let found = f64::from(loss.clone().into_scalar::<f32>());
         assert!((found - step.loss).abs() < 1e-4 * step.loss, "a loss of {found} for {}", step.loss);
         let gradients = parameters::gradients(&network, loss.backward());
-        network = optimizer.step(network, gradients, rows as f64, rate, 1.0).unwrap().0;
+        network = optimizer
+            .step(network, gradients, StepSize { targets: rows as f64, rate, scale: 1.0 }, &Ranks::alone())
+            .unwrap()
+            .0;
         parameters::visit(&network, &mut |parameter| {
             let expected = Network::golden(&step.layers, parameter.path);
             for (found, expected) in parameters::elements(parameter.value).iter().zip(expected) {

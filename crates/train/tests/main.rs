@@ -5,6 +5,7 @@ mod kfac_training;
 mod logs;
 mod optimizer;
 mod precision;
+mod ranks;
 mod resume;
 mod task;
 mod training;

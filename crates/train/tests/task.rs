@@ -74,6 +74,7 @@ pub fn options(total: u64) -> TrainOptions {
         save_every: 0,
         keep: 1,
         noise_scale: false,
+        sync_batch_norm: false,
     }
 }
 

@@ -98,6 +98,7 @@ pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Train
         save_every: an_epoch * settings.evaluate_every as u64,
         keep: 1,
         noise_scale: settings.noise_scale,
+        sync_batch_norm: false,
     };
     let fresh = data::fresh(recipe, pictures, recipe.seed, run.device)?;
     let trained = lapidary_train::train(

@@ -143,6 +143,7 @@ pub fn cut_variant<S: ModelSource>(
         save_every: evaluate_every,
         keep: 1,
         noise_scale: false,
+        sync_batch_norm: false,
     };
     let mut validate = validator(run);
     let trained = train(

@@ -100,6 +100,7 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
         save_every: settings.evaluate_every as u64,
         keep: settings.keep,
         noise_scale: settings.noise_scale,
+        sync_batch_norm: false,
     };
     let mut validate = validator(run);
     let trained = train(

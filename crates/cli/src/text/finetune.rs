@@ -161,6 +161,7 @@ pub fn finetune(
         save_every: settings.evaluate_every as u64,
         keep: 1,
         noise_scale: false,
+        sync_batch_norm: false,
     };
     let looks = looks(kept_pairs, data, &objective, recipe.seed);
     let trained = train(
@@ -201,7 +202,7 @@ pub fn finetune(
 }
 
 /// Pairs that a look at the kept part is at, at most.
-const LOOK: usize = 512;
+pub const LOOK: usize = 512;
 
 /// Pairs of the kept part, laid out as the objective wants them, always the same.
 fn looks(pairs: &[TextPair], data: &TaskData, objective: &TextObjective, seed: u64) -> Vec<TextBatch> {

@@ -106,6 +106,7 @@ pub fn pretrain(
         save_every: settings.evaluate_every as u64,
         keep: 1,
         noise_scale: settings.noise_scale,
+        sync_batch_norm: false,
     };
     // Of the training text: the held-out one is for the end. Another seed than training's.
     let look = looks(&store, length, recipe.seed.wrapping_add(1))?;

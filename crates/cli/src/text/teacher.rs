@@ -10,7 +10,7 @@ use lapidary_train::TextPair;
 use serde::{Deserialize, Serialize};
 
 use super::TextRun;
-use super::finetune::TaskRun;
+use super::finetune::{LOOK, TaskRun};
 use super::task::TaskData;
 use super::writer::{Text, Writer};
 use crate::recipe::FinetuneVariant;
@@ -51,10 +51,12 @@ pub fn taught(
     teacher: &Stage,
     variant: &FinetuneVariant,
 ) -> anyhow::Result<(Stage, Taught)> {
-    let inputs = task.inputs(serde_json::json!({ "precision": run.recipe.finetune.precision }))?;
-    let stage = run.folder.stage(&format!("{}/texts", teacher.name()), &inputs.after(teacher))?;
+    // No more than a training reads.
+    let most = variant.steps(task.task).saturating_mul(run.recipe.finetune.batch_size);
+    let inputs = task.inputs(serde_json::json!({ "precision": run.recipe.finetune.precision, "most": most }))?;
+    let stage = run.folder.stage(&format!("{}/texts-{most}", teacher.name()), &inputs.after(teacher))?;
     let data = task.data(run.recipe.model.positions)?;
-    let (train, kept) = (sources(&data.train), sources(&data.kept_pairs));
+    let (train, kept) = (some(sources(&data.train), most), some(sources(&data.kept_pairs), LOOK));
     let texts = match stage.done::<Texts>()? {
         Some(done) => {
             tracing::info!("{}: done before", stage.name());
@@ -97,6 +99,12 @@ fn sources(pairs: &[TextPair]) -> Vec<&[u32]> {
     let mut prompts: Vec<&[u32]> = pairs.iter().map(|pair| pair.prompt.as_slice()).collect();
     prompts.dedup();
     prompts
+}
+
+/// So many of them at most, from all over.
+fn some<T: Copy>(all: Vec<T>, most: usize) -> Vec<T> {
+    let count = all.len().min(most);
+    (0..count).map(|i| all[(i as u128 * all.len() as u128 / count as u128) as usize]).collect()
 }
 
 /// Those whose text ends.

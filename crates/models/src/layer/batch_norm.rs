@@ -46,7 +46,7 @@ impl BatchNorm {
         if !pass.takes_batch_statistics() {
             return ops::batch_norm_fixed(input, self.running_mean.value_sync(), self.running_variance.value_sync());
         }
-        let (y, mean, variance) = ops::batch_norm(input);
+        let (y, mean, variance) = ops::batch_norm(input, pass.reduction().cloned());
         let statistics = [(&self.running_mean, mean), (&self.running_variance, variance)];
         for (running, new) in statistics.into_iter().filter(|_| pass.remembers()) {
             running.update(running.value_sync() * (1.0 - Self::MOMENTUM) + new * Self::MOMENTUM);

@@ -90,7 +90,7 @@ fn norm(
         return batch_norm_fixed(input, mean, variance);
     };
     let momentum = case.number("momentum");
-    let (y, mean, variance) = batch_norm(input);
+    let (y, mean, variance) = batch_norm(input, None);
     for (batch, running, new) in
         [(mean, "running_mean", new_mean), (variance, "running_var", case.numbers("new_running_var"))]
     {

@@ -18,6 +18,7 @@ mod linear;
 mod plain;
 mod second_order;
 pub mod views;
+mod watched;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 

@@ -14,6 +14,7 @@ use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rotary::Rotary;
 use lapidary_kernels::sgd::Sgd;
+use lapidary_ops::Reduction;
 use lapidary_ops::adamw::{self, AdamWStep};
 use lapidary_ops::attention::{self, Attention};
 use lapidary_ops::average_pool::{self, AveragePool};
@@ -130,17 +131,23 @@ fn of_batch_norm() {
     let variance = D::float_mul(deviation.clone(), deviation);
     for relu in [false, true] {
         for residual in [residual.clone(), absent::<2>()] {
-            for (mean, variance) in [(mean.clone(), variance.clone()), (absent::<1>(), absent::<1>())] {
-                let settings = batch_norm::Settings { relu, eps: 1e-5 };
+            // One of two parts of a batch: the other one is half of it again, so that not all is as it would be alone.
+            let sum = Reduction::new(|numbers| numbers.iter_mut().for_each(|x| *x *= 1.5));
+            let parts = batch_norm::All { rows: 31.5, sum };
+            let given = (mean.clone(), variance.clone(), None);
+            for (mean, variance, all) in
+                [given, (absent::<1>(), absent::<1>(), None), (absent::<1>(), absent::<1>(), Some(parts))]
+            {
+                let settings = || batch_norm::Settings { relu, eps: 1e-5, all: all.clone() };
                 let [x, w, b, r, m, v] = [&x, &weight, &bias, &residual, &mean, &variance].map(Clone::clone);
-                let plain = batch_norm::plain::<D>([&x, &w, &b, &r, &m, &v].map(Clone::clone), settings);
+                let plain = batch_norm::plain::<D>([&x, &w, &b, &r, &m, &v].map(Clone::clone), settings());
                 let constant = Tensor::<1>::from_dispatch(m.clone()).shape().num_elements() > 0;
-                let forward = <D as BatchNorm>::forward(x.clone(), w.clone(), b.clone(), r.clone(), m, v, settings);
+                let forward = <D as BatchNorm>::forward(x.clone(), w.clone(), b.clone(), r.clone(), m, v, settings());
                 let (y, m, v) = forward;
                 same([y.clone(), m.clone(), v.clone()], plain);
                 let inputs = [&x, &w, &b, &r, &m, &v].map(Clone::clone);
-                let plain = batch_norm::plain_gradient::<D>(inputs, y.clone(), dy.clone(), constant, settings);
-                same(<D as BatchNorm>::gradient(x, w, b, r, m, v, y, dy.clone(), constant, settings), plain);
+                let plain = batch_norm::plain_gradient::<D>(inputs, y.clone(), dy.clone(), constant, settings());
+                same(<D as BatchNorm>::gradient(x, w, b, r, m, v, y, dy.clone(), constant, settings()), plain);
             }
         }
     }

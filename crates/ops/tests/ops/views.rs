@@ -72,7 +72,7 @@ pub const OPERATORS: [(&str, Operator); 17] = [
     ("batch_norm", |x, row| {
         let input =
             BatchNormInput { residual: Some(x.clone()), weight: row.clone(), bias: row, x, relu: true, eps: 1e-3 };
-        batch_norm(input).0
+        batch_norm(input, None).0
     }),
     ("average_pool", |x, _| average_pool(x, 2)),
     ("linear_cross_entropy", |x, _| {

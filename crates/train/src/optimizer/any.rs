@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
+use lapidary_collective::{CollectiveError, Ranks};
 use lapidary_models::checkpoint::TensorSource;
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,14 @@ impl Optimizer {
             (Self::Sgd(sgd), Header::Sgd) => sgd.load(entries, shapes, device),
             (Self::Kfac(kfac), Header::Kfac(header)) => kfac.load(header, entries, shapes, device),
             _ => Err("it is the state of another optimizer".to_owned()),
+        }
+    }
+
+    /// Gives the first rank what it lacks of the state, which it saves. All ranks call it alike.
+    pub(crate) fn gather(&mut self, ranks: &Ranks) -> Result<(), CollectiveError> {
+        match self {
+            Self::Kfac(kfac) => kfac.gather(ranks),
+            _ => Ok(()),
         }
     }
 

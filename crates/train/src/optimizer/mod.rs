@@ -11,7 +11,7 @@ pub(crate) use any::Header;
 pub use any::{Optimizer, OptimizerOptions};
 pub(crate) use kfac::Before;
 pub use kfac::{
-    Block, DampingRule, FactorEstimate, Interval, KfacForm, KfacOptimizer, KfacOptions, Raised, VectorBlock,
+    Block, DampingRule, FactorEstimate, Interval, KfacForm, KfacOptimizer, KfacOptions, Raised, StepSize, VectorBlock,
 };
 pub(crate) use saved::Entries;
 pub use sgd::{SgdOptimizer, SgdOptions};

@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use burn::module::Module;
+use lapidary_collective::Ranks;
 use lapidary_curvature::CurvatureError;
 use lapidary_kernels::precision::Precision;
 use lapidary_models::objective::Objective;
 use serde::{Deserialize, Serialize};
 
 use crate::optimizer::Optimizer;
-use crate::{BatchSource, Interrupt, NoiseScale, OptimizerOptions, Schedule, TrainError, TrainOptions, step};
+use crate::{BatchSource, Interrupt, NoiseScale, OptimizerOptions, Schedule, TrainError, TrainOptions, Training, step};
 
 /// What a trial is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,7 +108,9 @@ where
         save_every: 0,
         keep: 1,
         noise_scale: options.accumulate > 1,
+        sync_batch_norm: false,
     };
+    let training = Training { objective, source, options: &of_steps, ranks: &Ranks::alone() };
     let mut optimizer = Optimizer::new(&options.optimizer);
     let mut outcome = TrialOutcome::default();
     let mut noise = NoiseScale::default();
@@ -120,7 +123,7 @@ where
             return Err(TrainError::Interrupted { step: at, total });
         }
         let begun = Instant::now();
-        let done = match step(model, objective, source, &mut optimizer, &of_steps, at, options.schedule.rate(at)) {
+        let done = match step(model, &training, &mut optimizer, at, options.schedule.rate(at)) {
             Ok((stepped, done)) => {
                 model = stepped;
                 done

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use burn::tensor::Device;
+use lapidary_collective::Ranks;
 use lapidary_data::PictureBatch;
 use lapidary_eval::result::RunResult;
 use lapidary_kernels::precision::Precision;
@@ -9,7 +10,8 @@ use lapidary_kernels::rng::Stream;
 use lapidary_models::objective::PictureClassification;
 use lapidary_models::resnet::{ResNet, ResNetConfig, Shortcut};
 use lapidary_train::{
-    BatchSource, KfacOptions, Optimizer, OptimizerOptions, Schedule, SgdOptions, TrainError, TrainOptions, step,
+    BatchSource, KfacOptions, Optimizer, OptimizerOptions, Schedule, SgdOptions, TrainError, TrainOptions, Training,
+    step,
 };
 
 use super::{Measured, Work, median};
@@ -130,9 +132,12 @@ impl Work for Steps {
             save_every: 0,
             keep: 1,
             noise_scale: false,
+            sync_batch_norm: false,
         };
+        let training =
+            Training { objective: &PictureClassification, source: &batch, options: &options, ranks: &Ranks::alone() };
         for at in steps..steps + STEPS {
-            (model, _) = step(model, &PictureClassification, &batch, &mut optimizer, &options, at, 1e-3)?;
+            (model, _) = step(model, &training, &mut optimizer, at, 1e-3)?;
         }
         self.state = Some(State { model, optimizer, batch, steps: steps + STEPS });
         Ok(())

@@ -5,11 +5,14 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use lapidary_collective::Ranks;
 use lapidary_data::BatchOptions;
 use lapidary_models::objective::PictureClassification;
 use lapidary_train::optimizer::Interval;
 use lapidary_train::study::{Status, StudyTrial, TrialOptions, TrialOutcome, evenly, grid};
-use lapidary_train::{KfacOptions, Optimizer, OptimizerOptions, PictureBatches, Schedule, TrainOptions, step};
+use lapidary_train::{
+    KfacOptions, Optimizer, OptimizerOptions, PictureBatches, Schedule, TrainOptions, Training, step,
+};
 
 use super::super::{PictureRun, data};
 use crate::recipe::{Search, Study};
@@ -228,14 +231,17 @@ fn seconds_a_step(run: &PictureRun, batch: usize, optimizer: &OptimizerOptions) 
         save_every: 0,
         keep: 1,
         noise_scale: false,
+        sync_batch_norm: false,
     };
     let mut optimizer = Optimizer::new(optimizer);
+    let training =
+        Training { objective: &PictureClassification, source: &batches, options: &options, ranks: &Ranks::alone() };
     let mut begun = Instant::now();
     for at in 0..=STEPS {
         if at == 1 {
             begun = Instant::now();
         }
-        (model, _) = step(model, &PictureClassification, &batches, &mut optimizer, &options, at, 1e-4)?;
+        (model, _) = step(model, &training, &mut optimizer, at, 1e-4)?;
     }
     Ok(begun.elapsed().as_secs_f64() / STEPS as f64)
 }

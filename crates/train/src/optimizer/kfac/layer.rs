@@ -15,8 +15,10 @@ pub(crate) struct Layer {
     pub factors: LayerFactors,
     /// Sum of the weights that are in the averages.
     pub weight: f64,
-    /// Of the averages at the last inversion.
+    /// Of the averages at the last inversion; only where it is needed.
     pub inverse: Option<Inverse>,
+    /// Whether there has been an inversion, on this rank or another.
+    pub inverted: bool,
 }
 
 /// What a layer's gradient is multiplied with.
@@ -48,7 +50,20 @@ pub(crate) struct Eigen {
 
 impl Layer {
     pub fn new(factors: LayerFactors) -> Self {
-        Self { factors, weight: 1.0, inverse: None }
+        Self { factors, weight: 1.0, inverse: None, inverted: false }
+    }
+
+    /// Of the input's factor and the gradient's.
+    pub fn sizes(&self) -> (usize, usize) {
+        let inputs = match &self.factors.input {
+            InputFactor::Full(input) => input.nrows(),
+            InputFactor::Diagonal(input) => input.len(),
+        };
+        (inputs, self.factors.gradient.nrows())
+    }
+
+    pub fn is_table(&self) -> bool {
+        matches!(self.factors.input, InputFactor::Diagonal(_))
     }
 
     /// `Σ decay^age F / Σ decay^age`: the weights add up to 1 from the first on.

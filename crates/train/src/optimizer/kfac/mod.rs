@@ -10,20 +10,24 @@
 mod damping;
 mod layer;
 mod saved;
+mod shares;
 
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ParamId};
 use burn::tensor::{Tensor, TensorData};
+use lapidary_collective::{CollectiveError, Ranks};
 use lapidary_curvature::CurvatureError;
 use lapidary_curvature::kronecker::LayerFactors;
 use lapidary_models::parameters::{self, GradientMap};
 use serde::{Deserialize, Serialize};
 
 use super::{SgdOptimizer, SgdOptions};
+use crate::TrainError;
 pub use damping::DampingRule;
 use layer::{Layer, dot};
 pub(crate) use saved::Header;
+use shares::{Share, shares, spread_inverse, spread_numbers};
 
 /// What stays the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +58,9 @@ pub struct KfacOptions {
     pub vectors: VectorBlock,
     /// Whether a matrix without factors is an error. Default: yes.
     pub strict: bool,
+    /// Among ranks the share of them, one at least, that keep a layer's inverse factors and multiply with them; the others
+    /// are given what comes out, which takes less memory and more exchange. Default: 1.
+    pub gradient_workers: f64,
     /// What is made of the preconditioned gradient.
     pub sgd: SgdOptions,
 }
@@ -72,6 +79,7 @@ impl Default for KfacOptions {
             norm_constraint: 1e-3,
             vectors: VectorBlock::Gradient,
             strict: true,
+            gradient_workers: 1.0,
             sgd: SgdOptions::default(),
         }
     }
@@ -157,6 +165,17 @@ pub struct KfacOptimizer {
     diagonals: BTreeMap<String, Vec<f64>>,
     /// Sum of the weights that are in them.
     diagonal_weight: f64,
+}
+
+/// How far a step goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepSize {
+    /// How many targets the gradient is that of a mean over.
+    pub targets: f64,
+    /// The learning rate.
+    pub rate: f64,
+    /// What every gradient is multiplied by, as clipping asks for.
+    pub scale: f64,
 }
 
 /// An inversion that went another way than it should.
@@ -283,30 +302,39 @@ impl KfacOptimizer {
         without
     }
 
-    /// One step with a learning rate; every gradient, that of a mean over `targets`, is multiplied by `scale` (what
-    /// clipping asks for). What it inverted with more damping than it was told comes with the model.
+    /// One step. What it inverted with more damping than it was told comes with the model, of the layers that are this
+    /// rank's to invert. All ranks call it alike.
     ///
     /// # Errors
-    /// A damping that is not positive; a layer whose factors cannot be inverted with any.
+    /// A damping that is not positive; a layer whose factors cannot be inverted with any; another rank that is gone.
     pub fn step<M: Module>(
         &mut self,
         model: M,
         gradients: GradientMap,
-        targets: f64,
-        rate: f64,
-        scale: f64,
-    ) -> Result<(M, Vec<Raised>), CurvatureError> {
+        size: StepSize,
+        ranks: &Ranks,
+    ) -> Result<(M, Vec<Raised>), TrainError> {
+        let StepSize { targets, rate, scale } = size;
         if self.options.vectors == VectorBlock::Diagonal {
             self.observe_vectors(&model, &gradients, targets);
         }
         self.damping = self.options.damping_rule.at(self.steps, self.options.damping, self.damping);
         let mut raised = Vec::new();
         let is_due = self.options.inverses.is_due(self.steps);
-        for layer in self.layers.values_mut().filter(|layer| is_due || layer.inverse.is_none()) {
+        let shares = shares(self.layers.values(), self.options.gradient_workers, ranks.count());
+        let due = |layer: &Layer| is_due || !layer.inverted;
+        // All of a rank's own first, so that the ranks invert at the same time.
+        for (layer, _) in
+            self.layers.values_mut().zip(&shares).filter(|(layer, share)| due(layer) && share.owner == ranks.rank())
+        {
             raised.extend(layer.invert(self.damping, self.options.form)?);
         }
+        for (layer, share) in self.layers.values_mut().zip(&shares).filter(|(layer, _)| due(layer)) {
+            spread_inverse(layer, self.options.form, (share.owner, &share.workers), ranks)?;
+            layer.inverted = true;
+        }
         self.steps += 1;
-        let (gradients, product) = self.preconditioned(&model, gradients);
+        let (gradients, product) = self.preconditioned(&model, gradients, &shares, ranks)?;
         // The scale multiplies both factors of the product.
         let length = rate * rate * scale * scale * product;
         let most = self.options.norm_constraint;
@@ -314,16 +342,32 @@ impl KfacOptimizer {
         Ok((self.sgd.step(model, gradients, rate, scale * shorter), raised))
     }
 
+    /// Gives the first rank, which saves the state, the inverses that it does not have.
+    pub(crate) fn gather(&mut self, ranks: &Ranks) -> Result<(), CollectiveError> {
+        let shares = shares(self.layers.values(), self.options.gradient_workers, ranks.count());
+        let elsewhere = |(layer, share): &(&mut Layer, &Share)| layer.inverted && !share.works(0);
+        for (layer, share) in self.layers.values_mut().zip(&shares).filter(elsewhere) {
+            spread_inverse(layer, self.options.form, (share.owner, &[0]), ranks)?;
+        }
+        Ok(())
+    }
+
     /// Gradients as the blocks make them, and `Σ U·G` over all.
-    fn preconditioned<M: Module>(&self, model: &M, mut gradients: GradientMap) -> (GradientMap, f64) {
+    fn preconditioned<M: Module>(
+        &self,
+        model: &M,
+        mut gradients: GradientMap,
+        shares: &[Share],
+        ranks: &Ranks,
+    ) -> Result<(GradientMap, f64), CollectiveError> {
         let mut ids: BTreeMap<String, ParamId> = BTreeMap::new();
         parameters::visit(model, &mut |parameter| {
             ids.insert(parameter.path.to_owned(), parameter.id);
         });
         let mut done = GradientMap::new();
         let mut product = 0.0;
-        for (path, layer) in &self.layers {
-            let Some(inverse) = &layer.inverse else { continue };
+        let mut exchanged = Vec::new();
+        for ((path, layer), share) in self.layers.iter().zip(shares).filter(|((_, layer), _)| layer.inverted) {
             let Some(&weight_id) = ids.get(path) else { continue };
             let bias_id = layer.factors.bias.as_ref().and_then(|bias| ids.get(bias)).copied();
             // A layer that took no part in the loss, in whole or in part, is left to the plain gradient.
@@ -333,11 +377,25 @@ impl KfacOptimizer {
             let taken = [Some(weight_id), bias_id].map(|id| id.and_then(|id| gradients.remove(&id)));
             let [Some(weight), bias] = taken else { continue };
             let device = weight.device();
-            let of_weight = parameters::elements(weight);
-            let of_bias = bias.map(parameters::elements);
-            let (new_weight, new_bias) = inverse.apply(&of_weight, of_bias.as_deref(), self.damping);
-            product += dot(&of_weight, &new_weight);
-            if let (Some(before), Some(after), Some(id)) = (&of_bias, new_bias, bias_id) {
+            let before = (parameters::elements(weight), bias.map(parameters::elements));
+            let after = match &layer.inverse {
+                Some(inverse) if share.works(ranks.rank()) => {
+                    inverse.apply(&before.0, before.1.as_deref(), self.damping)
+                }
+                // To be received.
+                _ => before.clone(),
+            };
+            exchanged.push((share, device, (weight_id, bias_id), before, after));
+        }
+        for (share, device, (weight_id, bias_id), before, (mut new_weight, mut new_bias)) in exchanged {
+            for (worker, receivers) in share.served(ranks.count()) {
+                spread_numbers(&mut new_weight, (worker, &receivers), ranks)?;
+                if let Some(bias) = &mut new_bias {
+                    spread_numbers(bias, (worker, &receivers), ranks)?;
+                }
+            }
+            product += dot(&before.0, &new_weight);
+            if let (Some(before), Some(after), Some(id)) = (&before.1, new_bias, bias_id) {
                 product += dot(before, &after);
                 done.insert(id, flat(after, &device));
             }
@@ -356,7 +414,7 @@ impl KfacOptimizer {
             product += lapidary_ops::sum_of_squares(&gradient);
             done.insert(id, gradient);
         }
-        (done, product)
+        Ok((done, product))
     }
 
     /// Whether the damping asks, after so many steps, what the last did to the loss. Where it is part of the inverses it

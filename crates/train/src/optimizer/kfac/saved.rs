@@ -135,7 +135,7 @@ impl KfacOptimizer {
                 })),
             };
             let factors = LayerFactors { weight: path.clone(), bias, input, gradient };
-            self.layers.insert(path, Layer { factors, weight, inverse });
+            self.layers.insert(path, Layer { factors, weight, inverted: inverse.is_some(), inverse });
         }
         self.diagonals.clear();
         for (path, shape) in shapes {
