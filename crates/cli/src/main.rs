@@ -14,6 +14,7 @@ mod pipeline;
 mod recipe;
 mod stage;
 mod text;
+mod together;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -22,7 +23,9 @@ use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+use lapidary_collective::Ranks;
 use lapidary_kernels::isa;
+use lapidary_train::TrainError;
 
 use command::{Command, Options};
 use device::Choice;
@@ -47,14 +50,30 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::of_call(&error),
     };
-    match run(cli) {
+    let ranks = match Ranks::of_job() {
+        Ok(ranks) => ranks,
+        Err(error) => return exit::of_error(&error.into()),
+    };
+    match run(cli, &ranks) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::of_error(&error),
+        Err(error) => {
+            let code = exit::of_error(&error);
+            // The others may wait for this one. Where all have stopped together none does.
+            if !stopped(&error) {
+                ranks.abort();
+            }
+            code
+        }
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
-    start_log()?;
+/// Whether it is all ranks' error: they were asked to stop, and have saved what they had.
+fn stopped(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(TrainError::Interrupted { .. }))
+}
+
+fn run(cli: Cli, ranks: &Ranks) -> anyhow::Result<()> {
+    start_log(ranks)?;
     let device = device::open(cli.options.device)?;
     if cli.options.device != Choice::Cpu {
         tracing::info!("computing on {}", device::name(&device));
@@ -64,17 +83,18 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let threads = cli.options.threads.map_or(0, |threads| usize::from(threads.get()));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
     // From inside the pool a kernel starts at once; from outside each would wait for a thread to wake.
-    pool.install(|| cli.command.run(&cli.options, &device))
+    pool.install(|| cli.command.run(&cli.options, &device, ranks))
 }
 
-/// Logs go to standard error, by default from `info` on; `LAPIDARY_LOG` takes the directives of `tracing`.
-fn start_log() -> anyhow::Result<()> {
+/// Logs go to standard error, by default from `info` on, of other ranks than the first from `warn` on; `LAPIDARY_LOG` takes
+/// the directives of `tracing`.
+fn start_log(ranks: &Ranks) -> anyhow::Result<()> {
     const VARIABLE: &str = "LAPIDARY_LOG";
     let filter = match std::env::var(VARIABLE) {
         Ok(directives) => {
             EnvFilter::try_new(&directives).map_err(|error| Usage::new(format!("{VARIABLE}={directives}: {error}")))?
         }
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => EnvFilter::new(if ranks.is_first() { "info" } else { "warn" }),
     };
     // A standard error that was closed must not end the work, so failures to log stay unsaid.
     tracing_subscriber::fmt()

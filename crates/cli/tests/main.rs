@@ -1,6 +1,8 @@
 //! The binary as its users call it, in one test binary.
 
 mod calls;
+#[cfg(feature = "mpi")]
+mod cluster;
 mod curvature;
 mod inspect;
 mod pictures;

@@ -13,8 +13,10 @@ use std::num::NonZeroU16;
 
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
+use lapidary_collective::Ranks;
 
 use crate::device::Choice;
+use crate::exit::Usage;
 
 /// What every command takes.
 #[derive(Args, Clone, Debug)]
@@ -57,13 +59,20 @@ pub enum Command {
 }
 
 impl Command {
-    /// Does the work, on `device` where it is that of a model.
-    pub fn run(self, options: &Options, device: &Device) -> anyhow::Result<()> {
+    /// Does the work, on `device` where it is that of a model, among `ranks` where it is that of several processes.
+    pub fn run(self, options: &Options, device: &Device, ranks: &Ranks) -> anyhow::Result<()> {
+        if !ranks.is_alone() && !matches!(self, Self::Run(_) | Self::Study(_) | Self::Bench(_)) {
+            return Err(Usage::new(format!(
+                "this command is work for one process, and {} were started: start it without mpirun, or as one",
+                ranks.count()
+            ))
+            .into());
+        }
         match self {
-            Self::Run(args) => run::run(&args, options, device),
-            Self::Study(args) => study::run(&args, options, device),
+            Self::Run(args) => run::run(&args, options, device, ranks),
+            Self::Study(args) => study::run(&args, options, device, ranks),
             Self::Demo(args) => demo::run(&args, options, device),
-            Self::Bench(args) => bench::run(&args, options, device),
+            Self::Bench(args) => bench::run(&args, options, device, ranks),
             Self::Report(args) => report::run(&args),
             Self::Generate(args) => generate::run(&args, options, device),
             Self::Curvature(args) => curvature::run(&args, options, device),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use lapidary_collective::Ranks;
 use lapidary_data::Tokenizer;
 use lapidary_eval::report::qbert;
 use lapidary_train::Interrupt;
@@ -17,6 +18,7 @@ use crate::pipeline::{self, BertSource, Examples, ModelSource, Run};
 use crate::recipe::{self, PictureRecipe, Recipe, RecipeKind, Roots, TextRecipe};
 use crate::stage::RunFolder;
 use crate::text::{self, TextRun};
+use crate::together;
 
 /// Arguments of `lapidary run`.
 #[derive(clap::Args, Debug)]
@@ -42,10 +44,17 @@ pub struct Args {
 }
 
 /// Runs every stage that is not done yet and writes the result.
-pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+pub fn run(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> anyhow::Result<()> {
     match recipe::kind(&args.recipe) {
-        RecipeKind::Text => return run_text(args, options, device),
-        RecipeKind::Pictures => return run_pictures(args, options, device),
+        RecipeKind::Text => return run_text(args, options, device, ranks),
+        RecipeKind::Pictures => return run_pictures(args, options, device, ranks),
+        RecipeKind::Classes if !ranks.is_alone() => {
+            return Err(Usage::new(format!(
+                "{}: recipes that classify are run by one process; those of text and pictures are shared out to ranks",
+                args.recipe.display()
+            ))
+            .into());
+        }
         RecipeKind::Classes => (),
     }
     let mut recipe = Recipe::read(&args.recipe, &args.set)?;
@@ -69,19 +78,23 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
 }
 
 /// The same for a recipe of text.
-fn run_text(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+fn run_text(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> anyhow::Result<()> {
     let mut recipe = TextRecipe::read(&args.recipe, &args.set)?;
     device::check(device, recipe.pretrain.precision)?;
     recipe.seed = options.seed.unwrap_or(recipe.seed);
     let interrupt = Interrupt::listen()?;
-    let folder = RunFolder::open(&out(args, &recipe.name))?;
-    let run = TextRun::new(&recipe, &roots(args, &interrupt), &folder, device, &interrupt)?;
-    let written = text::write(&run, &text::all(&run)?)?;
+    let folder = together::folder(ranks, &out(args, &recipe.name))?;
+    let run = TextRun::new(&recipe, &roots(args, &interrupt), &folder, (device, ranks), &interrupt)?;
+    let outcome = text::all(&run)?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
+    let written = text::write(&run, &outcome)?;
     output::print(options.json, &written.run, &TextSummary(&written))
 }
 
 /// The same for a recipe of pictures.
-fn run_pictures(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+fn run_pictures(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> anyhow::Result<()> {
     let mut recipe = PictureRecipe::read(&args.recipe, &args.set)?;
     if recipe.train.variants.is_empty() {
         let what = if recipe.study.is_some() { "; it has a [study], which `lapidary study` runs" } else { "" };
@@ -93,11 +106,15 @@ fn run_pictures(args: &Args, options: &Options, device: &Device) -> anyhow::Resu
     recipe.seed = options.seed.unwrap_or(recipe.seed);
     let interrupt = Interrupt::listen()?;
     let files = PictureFiles::find(&recipe, &roots(args, &interrupt))?;
-    let folder = RunFolder::open(&out(args, &recipe.name))?;
+    let folder = together::folder(ranks, &out(args, &recipe.name))?;
     let pictures = Pictures::read(&recipe, &files)?;
-    let run = PictureRun { recipe: &recipe, folder: &folder, pictures: &pictures, device, interrupt: &interrupt };
+    let run =
+        PictureRun { recipe: &recipe, folder: &folder, pictures: &pictures, device, ranks, interrupt: &interrupt };
     let trained =
         recipe.train.variants.iter().map(|variant| pictures::train(&run, variant)).collect::<Result<Vec<_>, _>>()?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let written = pictures::write(&run, &trained)?;
     output::print(options.json, &written.run, &PictureSummary(&written))
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use lapidary_collective::Ranks;
 use lapidary_eval::report::number;
 use lapidary_train::Interrupt;
 use serde_json::json;
@@ -13,8 +14,9 @@ use crate::exit::Usage;
 use crate::output;
 use crate::pictures::study::{self, Cost, Workers};
 use crate::pictures::{PictureFiles, PictureRun, Pictures, Written};
-use crate::recipe::{PictureRecipe, Roots};
+use crate::recipe::{PictureRecipe, Roots, Study};
 use crate::stage::RunFolder;
+use crate::together;
 
 /// Arguments of `lapidary study`.
 #[derive(clap::Args, Debug)]
@@ -52,7 +54,13 @@ pub struct Args {
 }
 
 /// Runs every trial that is not done yet and writes the result.
-pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+pub fn run(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> anyhow::Result<()> {
+    if !ranks.is_alone() && (args.workers.get() > 1 || args.dry_run || args.report) {
+        return Err(Usage::new(
+            "among ranks a study is run, each with one trial at a time: leave --workers, --dry-run and --report out",
+        )
+        .into());
+    }
     let mut recipe = PictureRecipe::read(&args.recipe, &args.set)?;
     recipe.seed = options.seed.unwrap_or(recipe.seed);
     if args.workers.get() > 1 && *device != Device::flex() {
@@ -72,10 +80,14 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     let folder = match (&dry, shared) {
         (Some(dry), _) if !out.join(study::FILE).is_file() => RunFolder::open(dry.path())?,
         (_, true) => RunFolder::shared(&out)?,
-        _ => RunFolder::open(&out)?,
+        _ => together::folder(ranks, &out)?,
     };
-    let run = PictureRun { recipe: &recipe, folder: &folder, pictures: &pictures, device, interrupt: &interrupt };
+    let run =
+        PictureRun { recipe: &recipe, folder: &folder, pictures: &pictures, device, ranks, interrupt: &interrupt };
     let of_recipe = study::of(&run)?;
+    if !ranks.is_alone() {
+        return among(&run, of_recipe, options);
+    }
     let mut store = study::open(&run, of_recipe)?;
     if args.worker.is_some() {
         return study::work(&run, of_recipe, &mut store, args.worker);
@@ -90,6 +102,26 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         study::run(&run, of_recipe, &mut store, &Workers { count: args.workers, threads, arguments })?;
     }
     let written = study::write(&run, of_recipe, &store)?;
+    output::print(options.json, &written.run, &Summary(&written))
+}
+
+/// A study by several ranks: each takes a trial after the other from the one file.
+fn among(run: &PictureRun, of_recipe: &Study, options: &Options) -> anyhow::Result<()> {
+    let ranks = run.ranks;
+    // The first lets go of what was in flight before any other takes a trial.
+    let mut store = together::first(ranks, || {
+        let mut store = study::open(run, of_recipe)?;
+        if ranks.is_first() {
+            study::release(&mut store, of_recipe)?;
+        }
+        Ok(store)
+    })?;
+    study::work(run, of_recipe, &mut store, None)?;
+    ranks.wait_for_all()?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
+    let written = study::write(run, of_recipe, &store)?;
     output::print(options.json, &written.run, &Summary(&written))
 }
 

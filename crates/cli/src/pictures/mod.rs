@@ -7,6 +7,7 @@ pub mod study;
 mod train;
 
 use burn::tensor::Device;
+use lapidary_collective::Ranks;
 use lapidary_train::Interrupt;
 
 use crate::recipe::PictureRecipe;
@@ -26,6 +27,8 @@ pub struct PictureRun<'a> {
     pub pictures: &'a Pictures,
     /// What its networks compute on, without gradients.
     pub device: &'a Device,
+    /// Who trains together.
+    pub ranks: &'a Ranks,
     /// Asked to stop?
     pub interrupt: &'a Interrupt,
 }

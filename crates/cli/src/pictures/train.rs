@@ -12,12 +12,13 @@ use lapidary_models::parameters;
 use lapidary_models::resnet::ResNet;
 use lapidary_train::optimizer::Block;
 use lapidary_train::study::Seen;
-use lapidary_train::{MetricsRow, PictureBatches, Schedule, TrainOptions};
+use lapidary_train::{MetricsRow, PictureBatches, Schedule, TrainOptions, Training, train_among};
 use serde::{Deserialize, Serialize};
 
 use super::{PictureRun, data};
 use crate::recipe::PictureVariant;
-use crate::stage::Inputs;
+use crate::stage::{Inputs, Stage};
+use crate::together;
 
 /// What a training gave.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,9 +54,12 @@ pub struct Trained {
 /// Trains a variant, or finds it trained. The stage's folder has the checkpoint `model`.
 pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Trained> {
     let (recipe, settings, pictures) = (run.recipe, &run.recipe.train, run.pictures);
+    let parts = together::parts(run.ranks, "train", settings.batch_size, settings.accumulate)?;
     let mut shared = serde_json::to_value(settings)?;
     if let Some(fields) = shared.as_object_mut() {
         fields.remove("variant");
+        // How many ranks there were is nothing to a training, but for the parts of its steps.
+        fields.insert("accumulate".into(), parts.into());
     }
     let inputs = Inputs::new(&serde_json::json!({
         "data": data::settings(recipe, pictures),
@@ -65,11 +69,10 @@ pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Train
         "seed": recipe.seed,
     }))?;
     let stage = run.folder.stage(&format!("train/{}", variant.name), &inputs.on(run.device))?;
-    if let Some(done) = stage.done::<Trained>()? {
+    if let Some(done) = together::begin::<Trained>(run.ranks, &stage)? {
         tracing::info!("{}: done before", stage.name());
         return Ok(done);
     }
-    stage.begin()?;
 
     ensure!(
         settings.batch_size <= pictures.train.len(),
@@ -78,7 +81,7 @@ pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Train
         pictures.train.len()
     );
     let options = BatchOptions {
-        batch_size: NonZeroUsize::new(settings.batch_size / settings.accumulate).context("train.batch_size is 0")?,
+        batch_size: NonZeroUsize::new(settings.batch_size / parts).context("train.batch_size is 0")?,
         bucket_batches: NonZeroUsize::MIN,
         seed: recipe.seed,
     };
@@ -89,7 +92,7 @@ pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Train
         name: variant.name.clone(),
         schedule: Schedule::new(variant.learning_rate, variant.warmup, total).with_decay(variant.decay),
         optimizer: variant.optimizer,
-        accumulate: settings.accumulate as u64,
+        accumulate: parts as u64,
         clip: settings.clip,
         precision: settings.precision,
         dropout: 0.0,
@@ -98,18 +101,28 @@ pub fn train(run: &PictureRun, variant: &PictureVariant) -> anyhow::Result<Train
         save_every: an_epoch * settings.evaluate_every as u64,
         keep: 1,
         noise_scale: settings.noise_scale,
-        sync_batch_norm: false,
+        sync_batch_norm: settings.sync_batch_norm,
     };
     let fresh = data::fresh(recipe, pictures, recipe.seed, run.device)?;
-    let trained = lapidary_train::train(
+    let trained = train_among(
         fresh,
-        &PictureClassification,
-        &batches,
+        &Training { objective: &PictureClassification, source: &batches, options: &options, ranks: run.ranks },
         &mut |model: &ResNet| Ok(pictures.evaluate(&model.valid(), &pictures.kept)?.accuracy),
-        &options,
         &stage.path().join("training"),
         run.interrupt,
     )?;
+    together::finish(run.ranks, &stage, || finish(run, variant, &stage, total, trained))
+}
+
+/// Measures what was trained, and writes it.
+fn finish(
+    run: &PictureRun,
+    variant: &PictureVariant,
+    stage: &Stage,
+    total: u64,
+    trained: lapidary_train::Trained<ResNet>,
+) -> anyhow::Result<Trained> {
+    let (recipe, pictures) = (run.recipe, run.pictures);
     let model = trained.model.valid();
     let Seen { loss, accuracy } = pictures.evaluate(&model, &pictures.test)?;
     tracing::info!("{}: {accuracy:.2} % of the test", stage.name());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{self, Checked, Fault, count, distinct_keys, ensure, filled, name, not_negative, positive, share};
 use super::study::{self, Study};
-use super::{RecipeError, read_checked};
+use super::{RecipeError, is_no, read_checked};
 
 /// An experiment on pictures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,8 +111,11 @@ pub struct PictureTraining {
     pub epochs: usize,
     /// Pictures a step. Default: 128.
     pub batch_size: usize,
-    /// Micro-batches that a step is made of. Default: 1.
+    /// Micro-batches that a step is made of, shared out to the ranks of an MPI job. Default: 1, or one a rank.
     pub accumulate: usize,
+    /// Whether batch norm takes the statistics of what all ranks read at a time. Default: no, and each takes its own.
+    #[serde(skip_serializing_if = "is_no")]
+    pub sync_batch_norm: bool,
     /// Of the matrix products, `f32` or `bf16`; convolutions are f32. Default: `f32`.
     pub precision: Precision,
     /// Longest gradient, in the 2-norm; 0 for any length. Default: 0.
@@ -181,6 +184,7 @@ impl Default for PictureTraining {
             epochs: 100,
             batch_size: 128,
             accumulate: 1,
+            sync_batch_norm: false,
             precision: Precision::F32,
             clip: 0.0,
             noise_scale: false,
@@ -249,6 +253,7 @@ pub(super) fn optimizer(key: &str, options: &OptimizerOptions) -> Checked {
             positive(&at("damping"), kfac.damping)?;
             below_one("decay", kfac.decay)?;
             not_negative(&at("norm_constraint"), kfac.norm_constraint)?;
+            share(&at("gradient_workers"), kfac.gradient_workers)?;
             count(&at("factors.every"), kfac.factors.every, 1..=u64::MAX)?;
             count(&at("inverses.every"), kfac.inverses.every, 1..=u64::MAX)?;
             below_one("sgd.momentum", kfac.sgd.momentum)?;

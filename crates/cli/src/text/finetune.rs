@@ -11,7 +11,7 @@ use lapidary_kernels::linear_cross_entropy::DrawKey;
 use lapidary_models::checkpoint::Checkpoint;
 use lapidary_models::decoder::Decoder;
 use lapidary_models::objective::{TextBatch, TextObjective};
-use lapidary_train::{AdamWOptions, MetricsRow, PairBatches, Schedule, TextPair, TrainOptions, train};
+use lapidary_train::{AdamWOptions, MetricsRow, PairBatches, Schedule, TextPair, TrainOptions, Training, train_among};
 use serde::{Deserialize, Serialize};
 
 use super::task::{TaskAmounts, TaskData, TaskFiles};
@@ -19,6 +19,7 @@ use super::teacher::{Taught, TaughtAmounts};
 use super::{TextRun, model, shared};
 use crate::recipe::{FinetuneVariant, Task};
 use crate::stage::{Inputs, Stage};
+use crate::together;
 
 /// What a fine-tuning gave.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,21 +110,25 @@ pub fn finetune(
     variant: &FinetuneVariant,
 ) -> anyhow::Result<(Stage, Finetuned)> {
     let (recipe, settings) = (run.recipe, &run.recipe.finetune);
+    let parts = together::parts(run.ranks, "finetune", settings.batch_size, 1)?;
+    let mut shared = shared(settings)?;
+    if let Some(fields) = shared.as_object_mut().filter(|_| parts > 1) {
+        fields.insert("parts".into(), parts.into());
+    }
     let inputs = task.inputs(serde_json::json!({
         "model": recipe.model,
         "task": task.task,
-        "finetune": shared(settings)?,
+        "finetune": shared,
         "variant": variant,
         "seed": recipe.seed,
     }))?;
     let inputs = inputs.on(run.device).after(corpus);
     let inputs = from.into_iter().chain(taught.map(|(texts, _)| texts)).fold(inputs, Inputs::after);
     let stage = run.folder.stage(&format!("task/{}/{}", task.task.name, variant.name), &inputs)?;
-    if let Some(done) = stage.done::<Finetuned>()? {
+    if let Some(done) = together::begin::<Finetuned>(run.ranks, &stage)? {
         tracing::info!("{}: done before", stage.name());
         return Ok((stage, done));
     }
-    stage.begin()?;
 
     let steps = variant.steps(task.task);
     let data = task.data(recipe.model.positions)?;
@@ -134,7 +139,7 @@ pub fn finetune(
     let objective = model::objective(variant.objective, false, &denoising);
     let one = |count: usize, what: &'static str| NonZeroUsize::new(count).with_context(|| format!("{what} is 0"));
     let options = BatchOptions {
-        batch_size: one(settings.batch_size, "finetune.batch_size")?,
+        batch_size: one(settings.batch_size / parts, "finetune.batch_size")?,
         bucket_batches: one(settings.bucket_batches, "finetune.bucket_batches")?,
         seed: recipe.seed,
     };
@@ -152,7 +157,7 @@ pub fn finetune(
         name: format!("{} {}", task.task.name, variant.name),
         schedule: Schedule::new(settings.learning_rate, settings.warmup, steps as u64),
         optimizer: AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() }.into(),
-        accumulate: 1,
+        accumulate: parts as u64,
         clip: settings.clip,
         precision: settings.precision,
         dropout: settings.dropout as f32,
@@ -164,40 +169,41 @@ pub fn finetune(
         sync_batch_norm: false,
     };
     let looks = looks(kept_pairs, data, &objective, recipe.seed);
-    let trained = train(
+    let trained = train_among(
         fresh,
-        &objective,
-        &batches,
+        &Training { objective: &objective, source: &batches, options: &options, ranks: run.ranks },
         &mut |model: &Decoder| Ok(-model::mean_loss(&model.valid(), &objective, &looks)?),
-        &options,
         &stage.path().join("training"),
         run.interrupt,
     )?;
-    let purpose = variant.objective.purpose();
-    let saved = model::Saved {
-        config: &config,
-        objective: variant.objective,
-        task: Some(task.task),
-        tokenizer: &tokenizer,
-        card: format!(
-            "# {} {} {}\n\nFine-tuned for {steps} steps {purpose}.\n",
-            recipe.name, task.task.name, variant.name
-        ),
-    };
-    model::save(&trained.model.valid(), &saved, &stage.path().join("model"))?;
-    let done = Finetuned {
-        name: variant.name.clone(),
-        parameters: config.parameters() as u64,
-        steps: steps as u64,
-        kept_loss: -trained.best.0,
-        best_step: trained.best.1,
-        seconds: trained.seconds,
-        peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
-        amounts: data.amounts,
-        taught: taught.map(|(_, taught)| taught.amounts),
-        curve: trained.rows,
-    };
-    stage.finish(&done)?;
+    let done = together::finish(run.ranks, &stage, || {
+        let purpose = variant.objective.purpose();
+        let saved = model::Saved {
+            config: &config,
+            objective: variant.objective,
+            task: Some(task.task),
+            tokenizer: &tokenizer,
+            card: format!(
+                "# {} {} {}\n\nFine-tuned for {steps} steps {purpose}.\n",
+                recipe.name, task.task.name, variant.name
+            ),
+        };
+        model::save(&trained.model.valid(), &saved, &stage.path().join("model"))?;
+        let done = Finetuned {
+            name: variant.name.clone(),
+            parameters: config.parameters() as u64,
+            steps: steps as u64,
+            kept_loss: -trained.best.0,
+            best_step: trained.best.1,
+            seconds: trained.seconds,
+            peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
+            amounts: data.amounts,
+            taught: taught.map(|(_, taught)| taught.amounts),
+            curve: trained.rows,
+        };
+        stage.finish(&done)?;
+        Ok(done)
+    })?;
     Ok((stage, done))
 }
 

@@ -18,12 +18,14 @@ mod writer;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use lapidary_collective::Ranks;
 use lapidary_train::Interrupt;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::recipe::{FinetuneVariant, ObjectiveName, Roots, TextRecipe};
 use crate::stage::{RunFolder, Stage};
+use crate::together::first;
 
 pub use corpus::{Corpus, corpus};
 pub use finetune::{Finetuned, TaskRun, finetune};
@@ -50,6 +52,8 @@ pub struct TextRun<'a> {
     pub tasks: Vec<TaskFiles>,
     /// What its models compute on, without gradients.
     pub device: &'a Device,
+    /// Who trains together.
+    pub ranks: &'a Ranks,
     /// Asked to stop?
     pub interrupt: &'a Interrupt,
 }
@@ -63,13 +67,13 @@ impl<'a> TextRun<'a> {
         recipe: &'a TextRecipe,
         roots: &Roots,
         folder: &'a RunFolder,
-        device: &'a Device,
+        (device, ranks): (&'a Device, &'a Ranks),
         interrupt: &'a Interrupt,
     ) -> anyhow::Result<Self> {
         let files = recipe.data.files.iter().map(|file| roots.data(file)).collect::<Result<_, _>>()?;
         let list = recipe.data.list.as_deref().map(|list| roots.data(list)).transpose()?;
         let tasks = recipe.tasks.iter().map(|task| TaskFiles::find(task, roots)).collect::<Result<_, _>>()?;
-        Ok(Self { recipe, folder, files, list, tasks, device, interrupt })
+        Ok(Self { recipe, folder, files, list, tasks, device, ranks, interrupt })
     }
 }
 
@@ -97,7 +101,8 @@ pub struct TaskOutcome {
 /// # Errors
 /// Whatever a stage meets; what was finished before stays finished.
 pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
-    let (stage, corpus) = corpus(run)?;
+    let ranks = run.ranks;
+    let (stage, corpus) = first(ranks, || corpus(run))?;
     let mut pretrained: Vec<(Stage, Pretrained)> = Vec::new();
     for variant in &run.recipe.pretrain.variants {
         let from = variant.from.as_ref();
@@ -108,7 +113,7 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
     let mut guessed = Vec::new();
     for (variant, (model, _)) in run.recipe.pretrain.variants.iter().zip(&pretrained) {
         if variant.objective == ObjectiveName::Both
-            && let Some(result) = speculative(run, &stage, model, variant)?
+            && let Some(result) = first(ranks, || speculative(run, &stage, model, variant))?
         {
             guessed.push((variant.name.clone(), result));
         }
@@ -124,13 +129,14 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
             let from = from.and_then(|from| pretrained.iter().find(|(_, model)| model.name == *from));
             let teacher = variant.teacher.as_ref();
             let teacher = teacher.and_then(|name| stages.iter().find(|(variant, _)| variant.name == *name));
-            let texts = teacher.map(|(variant, model)| taught(run, &task, model, variant)).transpose()?;
+            let texts =
+                teacher.map(|(variant, model)| first(ranks, || taught(run, &task, model, variant))).transpose()?;
             let from = from.map(|(stage, _)| stage);
             let (model, finetuned) = finetune(run, &stage, &task, from, texts.as_ref(), variant)?;
-            models.push((variant.clone(), finetuned, scores(run, &task, &model, variant)?));
+            models.push((variant.clone(), finetuned, first(ranks, || scores(run, &task, &model, variant))?));
             if variant.objective == ObjectiveName::Both {
                 let name = format!("{}-{}", task.task.name, variant.name);
-                guessed.push((name, speculative_on_task(run, &task, &model)?));
+                guessed.push((name, first(ranks, || speculative_on_task(run, &task, &model))?));
             }
             stages.push((variant, model));
         }

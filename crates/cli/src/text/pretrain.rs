@@ -9,13 +9,16 @@ use lapidary_models::Pass;
 use lapidary_models::checkpoint::Checkpoint;
 use lapidary_models::decoder::Decoder;
 use lapidary_models::objective::{TextBatch, TextObjective};
-use lapidary_train::{AdamWOptions, MetricsRow, Progress, Schedule, TrainOptions, WindowBatches, train};
+use lapidary_train::{
+    AdamWOptions, MetricsRow, Progress, Schedule, TrainOptions, Training, WindowBatches, train_among,
+};
 use serde::{Deserialize, Serialize};
 
 use super::likelihood::{self, Own};
 use super::{TextRun, model, shared};
 use crate::recipe::PretrainVariant;
 use crate::stage::{Inputs, Stage};
+use crate::together;
 
 /// What a training gave.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,19 +61,24 @@ pub fn pretrain(
     variant: &PretrainVariant,
 ) -> anyhow::Result<(Stage, Pretrained)> {
     let (recipe, settings) = (run.recipe, &run.recipe.pretrain);
+    let parts = together::parts(run.ranks, "pretrain", settings.batch_size, settings.accumulate)?;
+    let mut shared = shared(settings)?;
+    if let Some(fields) = shared.as_object_mut().filter(|_| parts > 1) {
+        // How many ranks there were is nothing to a training, but for the parts of its steps.
+        fields.insert("accumulate".into(), parts.into());
+    }
     let inputs = Inputs::new(&serde_json::json!({
         "model": recipe.model,
-        "pretrain": shared(settings)?,
+        "pretrain": shared,
         "variant": variant,
         "seed": recipe.seed,
     }))?;
     let inputs = from.into_iter().fold(inputs.on(run.device).after(corpus), Inputs::after);
     let stage = run.folder.stage(&format!("pretrain/{}", variant.name), &inputs)?;
-    if let Some(done) = stage.done::<Pretrained>()? {
+    if let Some(done) = together::begin::<Pretrained>(run.ranks, &stage)? {
         tracing::info!("{}: done before", stage.name());
         return Ok((stage, done));
     }
-    stage.begin()?;
 
     let tokenizer = Tokenizer::load(corpus.path())?;
     let store = TokenStore::open(&corpus.path().join("train"))?;
@@ -85,7 +93,7 @@ pub fn pretrain(
     let (repairs, writes) = (variant.objective.repairs(), variant.objective.writes());
 
     let length = NonZeroUsize::new(config.positions).context("model.positions is 0")?;
-    let rows = NonZeroUsize::new(settings.batch_size / settings.accumulate).context("pretrain.batch_size is 0")?;
+    let rows = NonZeroUsize::new(settings.batch_size / parts).context("pretrain.batch_size is 0")?;
     // What goes on from another sees other windows than it.
     let seed = recipe.seed.wrapping_add(before(&settings.variants, variant) << 32);
     let batches = WindowBatches::new(&store, length, rows, repairs, seed)?
@@ -97,7 +105,7 @@ pub fn pretrain(
         optimizer: settings
             .optimizer
             .unwrap_or_else(|| AdamWOptions { weight_decay: settings.weight_decay, ..AdamWOptions::default() }.into()),
-        accumulate: settings.accumulate as u64,
+        accumulate: parts as u64,
         clip: settings.clip,
         precision: settings.precision,
         dropout: 0.0,
@@ -115,73 +123,74 @@ pub fn pretrain(
         Some(stage) => Decoder::open(&Checkpoint::open(&stage.path().join("model"))?, &device)?.0,
         None => Decoder::new(&config, recipe.seed, &device),
     };
-    let trained = train(
+    let trained = train_among(
         fresh,
-        &objective,
-        &batches,
+        &Training { objective: &objective, source: &batches, options: &options, ranks: run.ranks },
         &mut |model: &Decoder| Ok(-model::mean_loss(&model.valid(), &objective, &look)?),
-        &options,
         &stage.path().join("training"),
         run.interrupt,
     )?;
-    let model = trained.model.valid();
-    let (steps, purpose) = (variant.steps, variant.objective.purpose());
-    let saved = model::Saved {
-        config: &config,
-        objective: variant.objective,
-        task: None,
-        tokenizer: &tokenizer,
-        card: format!("# {} {}\n\nTrained for {steps} steps {purpose}.\n", recipe.name, variant.name),
-    };
-    model::save(&model, &saved, &stage.path().join("model"))?;
+    let done = together::finish(run.ranks, &stage, || {
+        let model = trained.model.valid();
+        let (steps, purpose) = (variant.steps, variant.objective.purpose());
+        let saved = model::Saved {
+            config: &config,
+            objective: variant.objective,
+            task: None,
+            tokenizer: &tokenizer,
+            card: format!("# {} {}\n\nTrained for {steps} steps {purpose}.\n", recipe.name, variant.name),
+        };
+        model::save(&model, &saved, &stage.path().join("model"))?;
 
-    let mut done = Pretrained {
-        name: variant.name.clone(),
-        parameters: config.parameters() as u64,
-        bits_a_byte: None,
-        perplexity: None,
-        denoising: None,
-        bits_a_byte_bound: None,
-        steps: variant.steps as u64,
-        seconds: trained.seconds,
-        peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
-        noise_scale: trained.rows.iter().rev().find_map(|row| row.noise_scale),
-        curve: trained.rows,
-    };
-    if writes {
-        tracing::info!("{}: reading the {} held-out tokens", stage.name(), held_out.tokens());
-        let mut progress = Progress::new("held-out text", 100, 0);
-        let part = 0..held_out.tokens();
-        let all =
-            likelihood::autoregressive(&model, &held_out, part, config.positions, &Pass::evaluation(), |share| {
+        let mut done = Pretrained {
+            name: variant.name.clone(),
+            parameters: config.parameters() as u64,
+            bits_a_byte: None,
+            perplexity: None,
+            denoising: None,
+            bits_a_byte_bound: None,
+            steps: variant.steps as u64,
+            seconds: trained.seconds,
+            peak_rss_bytes: lapidary_eval::machine::peak_rss_bytes().unwrap_or_default(),
+            noise_scale: trained.rows.iter().rev().find_map(|row| row.noise_scale),
+            curve: trained.rows,
+        };
+        if writes {
+            tracing::info!("{}: reading the {} held-out tokens", stage.name(), held_out.tokens());
+            let mut progress = Progress::new("held-out text", 100, 0);
+            let part = 0..held_out.tokens();
+            let all =
+                likelihood::autoregressive(&model, &held_out, part, config.positions, &Pass::evaluation(), |share| {
+                    progress.set((100.0 * share) as u64, "per cent");
+                    !run.interrupt.raised()
+                })?;
+            progress.finish(&format!("{:.3} bits a byte", all.bits_a_byte(held_out.bytes())));
+            done.bits_a_byte = Some(all.bits_a_byte(held_out.bytes()));
+            done.perplexity = Some(all.perplexity());
+        }
+        if repairs {
+            let looks = looks(&held_out, length, recipe.seed)?;
+            done.denoising = Some(model::mean_loss(&model, &TextObjective::Denoising(denoising), &looks)?);
+            // Which of the two bounds is the tighter one is found out on the training text.
+            let some = 0..store.tokens().min((WINDOWS * config.positions) as u64);
+            let bound = |store: &TokenStore, part: std::ops::Range<u64>, own, go_on: &mut dyn FnMut(f64) -> bool| {
+                likelihood::denoising(&model, store, part, config.positions, own, recipe.seed, go_on)
+            };
+            let go_on = &mut |_| !run.interrupt.raised();
+            let [left, taken_off] = [Own::Left, Own::TakenOff].map(|own| bound(&store, some.clone(), own, go_on));
+            let own = if taken_off?.nats < left?.nats { Own::TakenOff } else { Own::Left };
+            let mut progress = Progress::new("held-out text, denoising", 100, 0);
+            let all = bound(&held_out, 0..held_out.tokens(), own, &mut |share| {
                 progress.set((100.0 * share) as u64, "per cent");
                 !run.interrupt.raised()
             })?;
-        progress.finish(&format!("{:.3} bits a byte", all.bits_a_byte(held_out.bytes())));
-        done.bits_a_byte = Some(all.bits_a_byte(held_out.bytes()));
-        done.perplexity = Some(all.perplexity());
-    }
-    if repairs {
-        let looks = looks(&held_out, length, recipe.seed)?;
-        done.denoising = Some(model::mean_loss(&model, &TextObjective::Denoising(denoising), &looks)?);
-        // Which of the two bounds is the tighter one is found out on the training text.
-        let some = 0..store.tokens().min((WINDOWS * config.positions) as u64);
-        let bound = |store: &TokenStore, part: std::ops::Range<u64>, own, go_on: &mut dyn FnMut(f64) -> bool| {
-            likelihood::denoising(&model, store, part, config.positions, own, recipe.seed, go_on)
-        };
-        let go_on = &mut |_| !run.interrupt.raised();
-        let [left, taken_off] = [Own::Left, Own::TakenOff].map(|own| bound(&store, some.clone(), own, go_on));
-        let own = if taken_off?.nats < left?.nats { Own::TakenOff } else { Own::Left };
-        let mut progress = Progress::new("held-out text, denoising", 100, 0);
-        let all = bound(&held_out, 0..held_out.tokens(), own, &mut |share| {
-            progress.set((100.0 * share) as u64, "per cent");
-            !run.interrupt.raised()
-        })?;
-        let bits = all.bits_a_byte(held_out.bytes());
-        progress.finish(&format!("at most {bits:.3} bits a byte ({own:?})"));
-        done.bits_a_byte_bound = Some(bits);
-    }
-    stage.finish(&done)?;
+            let bits = all.bits_a_byte(held_out.bytes());
+            progress.finish(&format!("at most {bits:.3} bits a byte ({own:?})"));
+            done.bits_a_byte_bound = Some(bits);
+        }
+        stage.finish(&done)?;
+        Ok(done)
+    })?;
     Ok((stage, done))
 }
 

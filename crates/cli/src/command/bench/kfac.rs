@@ -31,8 +31,10 @@ pub fn works(seed: u64, device: &Device) -> Vec<Box<dyn Work>> {
             ("sgd", OptimizerOptions::Sgd(SgdOptions::default())),
             ("kfac", OptimizerOptions::Kfac(KfacOptions::default())),
         ] {
-            let device = device.clone();
-            works.push(Box::new(Steps { batch, name, optimizer, seed, device, state: None }));
+            works.push(Box::new(Named {
+                name: self::name(batch, name),
+                steps: Steps::new(batch, STEPS, optimizer, seed, device),
+            }));
         }
     }
     works
@@ -67,14 +69,50 @@ fn name(batch: usize, optimizer: &str) -> String {
     format!("resnet20_b{batch}.{optimizer}")
 }
 
-/// [`STEPS`] steps on one random batch.
-struct Steps {
+/// Steps on one random batch.
+pub(super) struct Steps {
     batch: usize,
-    name: &'static str,
+    steps: u64,
     optimizer: OptimizerOptions,
     seed: u64,
     device: Device,
+    ranks: Ranks,
     state: Option<State>,
+}
+
+impl Steps {
+    /// So many a run.
+    pub fn new(batch: usize, steps: u64, optimizer: OptimizerOptions, seed: u64, device: &Device) -> Self {
+        Self { batch, steps, optimizer, seed, device: device.clone(), ranks: Ranks::alone(), state: None }
+    }
+
+    /// Of all ranks, each with as many examples.
+    pub fn among(self, ranks: Ranks) -> Self {
+        Self { ranks, ..self }
+    }
+}
+
+struct Named {
+    name: String,
+    steps: Steps,
+}
+
+impl Work for Named {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn prepare(&mut self) -> anyhow::Result<()> {
+        self.steps.prepare()
+    }
+
+    fn run(&mut self) -> anyhow::Result<()> {
+        self.steps.run()
+    }
+
+    fn pieces(&self) -> usize {
+        self.steps.steps as usize
+    }
 }
 
 struct State {
@@ -98,12 +136,8 @@ impl BatchSource for Always {
     }
 }
 
-impl Work for Steps {
-    fn name(&self) -> String {
-        name(self.batch, self.name)
-    }
-
-    fn prepare(&mut self) -> anyhow::Result<()> {
+impl Steps {
+    pub fn prepare(&mut self) -> anyhow::Result<()> {
         let config = ResNetConfig::cifar10(20, Shortcut::Padded)?;
         let mut stream = Stream::new(self.seed, 0);
         let pixels = (0..self.batch * SIDE * SIDE * 3).map(|_| stream.normal()).collect();
@@ -117,13 +151,13 @@ impl Work for Steps {
         Ok(())
     }
 
-    fn run(&mut self) -> anyhow::Result<()> {
+    pub fn run(&mut self) -> anyhow::Result<()> {
         let State { mut model, mut optimizer, batch, steps } = self.state.take().context("the step before failed")?;
         let options = TrainOptions {
-            name: self.name(),
+            name: String::new(),
             schedule: Schedule::new(1e-3, 0.0, u64::MAX),
             optimizer: self.optimizer,
-            accumulate: 1,
+            accumulate: self.ranks.count() as u64,
             clip: 0.0,
             precision: Precision::F32,
             dropout: 0.0,
@@ -135,15 +169,11 @@ impl Work for Steps {
             sync_batch_norm: false,
         };
         let training =
-            Training { objective: &PictureClassification, source: &batch, options: &options, ranks: &Ranks::alone() };
-        for at in steps..steps + STEPS {
+            Training { objective: &PictureClassification, source: &batch, options: &options, ranks: &self.ranks };
+        for at in steps..steps + self.steps {
             (model, _) = step(model, &training, &mut optimizer, at, 1e-3)?;
         }
-        self.state = Some(State { model, optimizer, batch, steps: steps + STEPS });
+        self.state = Some(State { model, optimizer, batch, steps: steps + self.steps });
         Ok(())
-    }
-
-    fn pieces(&self) -> usize {
-        STEPS as usize
     }
 }

@@ -7,6 +7,7 @@ mod gemm;
 mod kfac;
 mod limits;
 mod peer;
+mod ranks;
 mod train;
 mod write;
 
@@ -17,6 +18,7 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::tensor::Device;
 use clap::ValueEnum;
+use lapidary_collective::Ranks;
 use lapidary_eval::machine;
 use lapidary_eval::result::{RunResult, RunSettings};
 use lapidary_kernels::isa;
@@ -78,6 +80,9 @@ pub enum Group {
     /// Training steps of ResNet-20 by SGD and by K-FAC, its factors every 10 and its inverses every 100 steps, batches of
     /// 128 and 512; a run is 100 steps, so that --repeats 1 --warmup 0 --turns 3 is enough
     Kfac,
+    /// Training steps of ResNet-20 by one rank of an MPI job and by all together, SGD and K-FAC: mpirun -n 2 lapidary bench
+    /// ranks
+    Ranks,
     /// 128 tokens written one by one by the decoder of `train`, batch 1, f32 and bf16
     Decode,
     /// 256 tokens read at once by the same, logits of each
@@ -95,6 +100,7 @@ impl Group {
             Group::Gemm => "gemm",
             Group::Conv => "conv",
             Group::Kfac => "kfac",
+            Group::Ranks => "ranks",
             Group::Decode => "decode",
             Group::Prefill => "prefill",
             Group::Curvature => "curvature",
@@ -103,11 +109,18 @@ impl Group {
     }
 
     /// What this device can do of it.
-    fn works(self, seed: u64, device: &Device) -> Result<Vec<Box<dyn Work>>, Usage> {
+    fn works(self, seed: u64, device: &Device, ranks: &Ranks) -> Result<Vec<Box<dyn Work>>, Usage> {
         match self {
+            _ if !ranks.is_alone() && self != Group::Ranks => {
+                Err(Usage::new(format!("bench {} is work for one process", self.name())))
+            }
             Group::Train => Ok(train::works(seed, device)),
             Group::Conv => Ok(conv::works(seed, device)),
             Group::Kfac => Ok(kfac::works(seed, device)),
+            Group::Ranks if ranks.is_alone() => {
+                Err(Usage::new("bench ranks wants two ranks or more, as in mpirun -n 2 lapidary bench ranks"))
+            }
+            Group::Ranks => Ok(ranks::works(seed, device, ranks)),
             Group::Curvature => Ok(curvature::works(seed, device)),
             _ if *device != Device::flex() => {
                 Err(Usage::new(format!("bench {} times the CPU; leave --device out", self.name())))
@@ -161,10 +174,10 @@ struct Measured {
 }
 
 /// Times our work, and the peer's in turn with it.
-pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()> {
+pub fn run(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> anyhow::Result<()> {
     let begun = Instant::now();
     let seed = options.seed.unwrap_or(0);
-    let mut works = args.group.works(seed, device)?;
+    let mut works = args.group.works(seed, device, ranks)?;
     let names: Vec<String> = works.iter().map(|work| work.name()).collect();
     if let Some(unknown) = args.only.iter().find(|name| !names.contains(name)) {
         let message = format!("--only {unknown}: bench {} has {}", args.group.name(), names.join(", "));
@@ -228,6 +241,9 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     if args.group == Group::Write {
         text.push_str(&write::compare(&mut result, &works, &measured)?);
     }
+    if args.group == Group::Ranks {
+        text.push_str(&ranks::compare(&mut result, &works, &measured, ranks)?);
+    }
     if args.group == Group::Kfac {
         text.push_str(&kfac::compare(&mut result, &works, &measured)?);
     }
@@ -235,6 +251,9 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
     result.notes.push(format!("Medians of {} runs in each of {} turns{beside}.", args.repeats, args.turns));
     result.notes.extend(device::note(device));
     result.finish(begun.elapsed().as_secs_f64());
+    if !ranks.is_first() {
+        return Ok(());
+    }
     if let Some(path) = &args.out {
         result.write(path)?;
     }

@@ -148,12 +148,7 @@ fn trial_outcome(run: &PictureRun, trial: &StudyTrial) -> anyhow::Result<TrialOu
 /// # Errors
 /// As [`work`], and a process that ended otherwise than it should.
 pub fn run(run: &PictureRun, study: &Study, store: &mut StudyStore, workers: &Workers) -> anyhow::Result<()> {
-    let lost = store.release()?;
-    if lost > 0 {
-        tracing::info!("{lost} trials were in flight when the study was stopped; they begin again");
-    }
-    // Of a study that was stopped between the two.
-    store.plan(&plan::repetitions(study, &store.trials()?))?;
+    release(store, study)?;
     if workers.count.get() == 1 {
         let Counts { done, all, .. } = store.counts()?;
         tracing::info!("{done} of {all} trials are done");
@@ -169,6 +164,19 @@ pub fn run(run: &PictureRun, study: &Study, store: &mut StudyStore, workers: &Wo
         }
     }
     watched
+}
+
+/// Readies a study that may have been stopped for the first of its processes.
+///
+/// # Errors
+/// Those of its file.
+pub fn release(store: &mut StudyStore, study: &Study) -> anyhow::Result<()> {
+    let lost = store.release()?;
+    if lost > 0 {
+        tracing::info!("{lost} trials were in flight when the study was stopped; they begin again");
+    }
+    // Of a study that was stopped between the two.
+    Ok(store.plan(&plan::repetitions(study, &store.trials()?))?)
 }
 
 /// Shows how far the processes are, until all have ended.
