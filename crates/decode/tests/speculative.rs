@@ -1,6 +1,7 @@
 //! A text that is guessed and verified is the text that is written token after token.
 
-use lapidary_decode::{DecodeError, PackedDecoder, SpeculativeOptions, generate, most_likely, speculate};
+use lapidary_decode::parallel::{Ending, VerifiedOptions, write_verified};
+use lapidary_decode::{DecodeError, PackedDecoder, Positions, SpeculativeOptions, generate, most_likely, speculate};
 use lapidary_kernels::choice::{Choice, choose};
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
@@ -119,4 +120,39 @@ fn errors_are_those_of_writing() {
     let none = SpeculativeOptions { passes: Some(0), ..options };
     assert_eq!(speculate(&packed, &[3], 3, &mut packed.cache(40), &none, most_likely), Err(DecodeError::NoPasses));
     assert_eq!(write(&[3; 39], 5, &mut cache), Err(DecodeError::TooLong { tokens: 41, capacity: 40 }));
+}
+
+#[test]
+fn a_verified_canvas_with_passes_enough_is_the_text_one_by_one() {
+    let ending = Ending { end: 13, padding: 14 };
+    for decoder in decoders().into_iter().chain([shifted_canvas()]) {
+        let packed = PackedDecoder::new(&decoder, Precision::F32).unwrap();
+        for prompt in [vec![1, 2, 3], vec![9], vec![4; 20]] {
+            let next = |logits: &[f32]| most_likely(logits).filter(|token| *token != 13 && *token != 14);
+            let text = generate(&packed, &prompt, 12, &mut packed.cache(40), next).unwrap();
+            let mut cache = packed.cache(40);
+            packed.read(&prompt, &mut cache, Positions::Last).unwrap();
+            let mut write = |passes| {
+                let options = VerifiedOptions { canvas: 12, passes, temperature: 0.0, ending, seed: 3 };
+                write_verified(&packed, &mut cache, &options).unwrap()
+            };
+            let written = write(12);
+            let mut expected = text.clone();
+            if expected.len() < 12 {
+                expected.push(13);
+            }
+            expected.resize(12, 14);
+            assert_eq!(written.tokens, expected);
+            // The cache holds what it held: the same again, and with fewer passes no more than these.
+            assert_eq!(write(12), written);
+            let hurried = write(2);
+            assert!(hurried.passes <= 2 && hurried.tokens.len() == 12 && hurried.tokens[0] == expected[0]);
+            assert_eq!(cache.len(), prompt.len());
+        }
+    }
+    let packed = PackedDecoder::new(&decoder(), Precision::F32).unwrap();
+    let options = VerifiedOptions { canvas: 4, passes: 2, temperature: 0.0, ending, seed: 3 };
+    let write = |options| write_verified(&packed, &mut packed.cache(40), &options);
+    assert_eq!(write(options), Err(DecodeError::EmptyPrompt));
+    assert_eq!(write(VerifiedOptions { canvas: 0, ..options }), Err(DecodeError::EmptyCanvas));
 }

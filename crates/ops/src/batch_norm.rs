@@ -27,7 +27,9 @@ pub struct BatchNormInput {
 
 /// Adds up numbers over the processes that hold the other parts of a batch; all of them call it alike.
 #[derive(Clone)]
-pub struct Reduction(Arc<dyn Fn(&mut [f64]) + Send + Sync>);
+pub struct Reduction(Arc<Sum>);
+
+type Sum = dyn Fn(&mut [f64]) + Send + Sync;
 
 impl Reduction {
     /// By a function that leaves the sums in place.

@@ -10,7 +10,9 @@ use crate::operator::*;
 
 /// Is shown a gradient, row after row.
 #[derive(Clone)]
-pub struct Watcher(Arc<dyn Fn(&[f32]) + Send + Sync>);
+pub struct Watcher(Arc<See>);
+
+type See = dyn Fn(&[f32]) + Send + Sync;
 
 impl Watcher {
     /// By a function.

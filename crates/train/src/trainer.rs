@@ -333,6 +333,9 @@ pub struct StepDone {
     pub noise: Option<NoiseSample>,
 }
 
+/// Micro-batches of one rank, with their numbers, and how many targets those of all ranks have.
+type Own<B> = (Vec<(u64, B)>, f32);
+
 /// A step of [`train`]: forward and backward over its micro-batches, clipping, update.
 ///
 /// # Errors
@@ -354,7 +357,7 @@ where
     let first = step * parts;
     // Those of this rank, of the step that begins with a micro-batch.
     let own = |first: u64| (first + ranks.rank() as u64..first + parts).step_by(ranks.count());
-    let batches = |first: u64| -> Result<(Vec<(u64, O::Batch)>, f32), TrainError> {
+    let batches = |first: u64| -> Result<Own<O::Batch>, TrainError> {
         let batches = own(first).map(|i| Ok((i, source.micro_batch(i)?))).collect::<Result<Vec<_>, TrainError>>()?;
         let mut targets = [batches.iter().map(|(_, batch)| objective.targets(batch)).sum::<usize>() as f64];
         ranks.sum_f64(&mut targets)?;

@@ -227,10 +227,7 @@ fn a_step_is_no_longer_than_is_allowed() {
         let gradients = gradients(&layer, &gradient);
         let change = before
             - joined(
-                &optimizer
-                    .step(layer, gradients, StepSize { targets: 1.0, rate: rate, scale: scale }, &Ranks::alone())
-                    .unwrap()
-                    .0,
+                &optimizer.step(layer, gradients, StepSize { targets: 1.0, rate, scale }, &Ranks::alone()).unwrap().0,
                 2,
             );
         (0..2).flat_map(|i| (0..4).map(move |j| (i, j))).map(|at| change[at] * gradient[at]).sum::<f64>()
