@@ -55,11 +55,14 @@ fn main() -> ExitCode {
         Err(error) => return exit::of_error(&error.into()),
     };
     match run(cli, &ranks) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            ranks.close();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let code = exit::of_error(&error);
-            // The others may wait for this one. Where all have stopped together none does.
-            if !stopped(&error) {
+            // The others may wait for this one. Where all have stopped together none does, nor at the end of the work.
+            if !stopped(&error) && code != ExitCode::SUCCESS {
                 ranks.abort();
             }
             code

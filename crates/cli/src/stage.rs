@@ -37,7 +37,7 @@ pub enum StageError {
     #[error("{} holds files and is no stage of a run; move them away, or choose another --out", path.display())]
     Foreign { path: PathBuf },
 
-    #[error("{} is not what rank 0 has there: --out has to be a folder on storage that all ranks share", path.display())]
+    #[error("{} is not the same for all ranks: --out has to be a folder on storage that all ranks share", path.display())]
     NotShared { path: PathBuf },
 
     #[error("settings or outputs of a stage cannot be written as JSON")]

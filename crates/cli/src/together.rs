@@ -1,8 +1,9 @@
 //! What the ranks of a job do in common beside training: files that one of them writes and all read.
 
+use std::fs;
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use lapidary_collective::Ranks;
 use serde::de::DeserializeOwned;
 
@@ -14,19 +15,40 @@ use crate::stage::{RunFolder, Stage, StageError};
 /// # Errors
 /// Another run holds it; a folder that is not the same one for all ranks.
 pub fn folder(ranks: &Ranks, path: &Path) -> anyhow::Result<RunFolder> {
-    if ranks.is_first() {
-        let folder = RunFolder::open(path)?;
-        ranks.wait_for_all()?;
-        return Ok(folder);
+    if ranks.is_alone() {
+        return Ok(RunFolder::open(path)?);
     }
-    ranks.wait_for_all()?;
+    // The first rank leaves its process's number there; one that reads another has another folder.
+    let folder = if ranks.is_first() { Some(RunFolder::open(path)?) } else { None };
+    let holder = ranks.broadcast(0, std::process::id().to_string().into_bytes())?;
+    let seen = fs::read_to_string(path.join(".lock")).unwrap_or_default();
     ensure!(
-        path.join(".lock").is_file(),
-        "rank {} does not see {}, which rank 0 has made: --out has to be a folder on storage that all ranks share",
+        seen.trim().as_bytes() == holder,
+        "rank {} does not see {} as rank 0 has it: --out has to be a folder on storage that all ranks share",
         ranks.rank(),
         path.display()
     );
-    Ok(RunFolder::shared(path)?)
+    // None goes on, and no lock goes, before all have looked.
+    ranks.wait_for_all()?;
+    Ok(match folder {
+        Some(folder) => folder,
+        None => RunFolder::shared(path)?,
+    })
+}
+
+/// What each rank does for itself, one after the other: those of one host may want the same file.
+///
+/// # Errors
+/// Those of the work.
+pub fn in_turn<T>(ranks: &Ranks, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let mut done = None;
+    for rank in 0..ranks.count() {
+        if rank == ranks.rank() {
+            done = Some(work()?);
+        }
+        ranks.wait_for_all()?;
+    }
+    done.context("each rank has its turn")
 }
 
 /// A stage that is the first rank's work alone: the others come to it when it is done, and find it so.
@@ -49,8 +71,12 @@ pub fn first<T>(ranks: &Ranks, mut stage: impl FnMut() -> anyhow::Result<T>) -> 
 /// Those of the stage's folder.
 pub fn begin<T: DeserializeOwned>(ranks: &Ranks, stage: &Stage) -> anyhow::Result<Option<T>> {
     let done = stage.done()?;
-    // None begins it before all have looked.
-    ranks.wait_for_all()?;
+    // None begins it before all have looked, and all have to have seen the same.
+    let mut seen = [if done.is_some() { 1.0 } else { 0.0 }];
+    ranks.sum_f64(&mut seen)?;
+    if seen[0] != 0.0 && seen[0] != ranks.count() as f64 {
+        return Err(StageError::NotShared { path: stage.path().to_owned() }.into());
+    }
     if done.is_none() && ranks.is_first() {
         stage.begin()?;
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Called;
-use super::text::in_folder;
+use super::text::{folder, in_folder};
 
 /// Three hosts and a network between them, which go when this is dropped.
 struct Hosts {
@@ -93,45 +93,21 @@ impl Drop for Hosts {
     }
 }
 
-const RECIPE: &str = r#"
-kind = "text"
-name = "small"
+/// What the recipe of `text.rs` is changed to: a step in three parts, K-FAC with its work shared out.
+const CHANGES: [&str; 2] = [
+    "pretrain.batch_size=12",
+    "pretrain.optimizer={ kind = \"kfac\", strict = false, factors = { every = 2 }, inverses = { every = 4 }, gradient_workers = 0.4 }",
+];
 
-[data]
-files = ["texts"]
-hold_out_every = 4
-
-[tokenizer]
-vocabulary = 280
-
-[model]
-positions = 24
-width = 16
-heads = 2
-feed_forward = 32
-blocks = 1
-
-[pretrain]
-batch_size = 12
-evaluate_every = 5
-optimizer = { kind = "kfac", strict = false, factors = { every = 2 }, inverses = { every = 4 }, gradient_workers = 0.4 }
-
-[[pretrain.variant]]
-name = "twin"
-objective = "autoregressive"
-steps = 40
-"#;
-
-/// Texts, and a recipe for them.
-fn folder() -> tempfile::TempDir {
-    let folder = super::text::folder();
-    fs::write(folder.path().join("small.toml"), RECIPE).expect("written");
-    folder
+/// Arguments of a run into a folder, with more changes.
+fn arguments<'a>(out: &'a str, changes: &[&'a str]) -> Vec<&'a str> {
+    let changes = CHANGES.iter().chain(changes).flat_map(|change| ["--set", change]);
+    ["run", "small.toml", "--out", out].into_iter().chain(changes).collect()
 }
 
-/// Losses of all steps.
-fn losses(run: &Path) -> Vec<f64> {
-    let log = fs::read_to_string(run.join("pretrain/twin/training/metrics.jsonl")).expect("a log");
+/// Losses of all steps of a model.
+fn losses(run: &Path, model: &str) -> Vec<f64> {
+    let log = fs::read_to_string(run.join("pretrain").join(model).join("training/metrics.jsonl")).expect("a log");
     let rows = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     rows.map(|row| row["loss"].as_f64().expect("a loss")).collect()
 }
@@ -139,15 +115,17 @@ fn losses(run: &Path) -> Vec<f64> {
 #[test]
 fn three_hosts_have_the_losses_of_one_process() {
     let (hosts, folder) = (Hosts::up(1), folder());
-    let three = hosts.run(folder.path(), &["run", "small.toml", "--out", "three"]);
+    let three = hosts.run(folder.path(), &arguments("three", &[]));
     assert_eq!(three.code, Some(0), "{}", three.stderr);
     assert_eq!(three.stdout.matches("three/report.html").count(), 1, "one of them tells the result: {}", three.stdout);
-    let one = in_folder(folder.path(), &["run", "small.toml", "--out", "one", "--set", "pretrain.accumulate=3"]);
+    let one = in_folder(folder.path(), &arguments("one", &["pretrain.accumulate=3"]));
     assert_eq!(one.code, Some(0), "{}", one.stderr);
-    let [three, one] = ["three", "one"].map(|run| losses(&folder.path().join(run)));
-    assert_eq!(three.len(), 40);
-    for (three, one) in three.iter().zip(&one) {
-        assert!((three - one).abs() < 1e-5, "{three} for {one}");
+    for (model, steps) in [("both", 12), ("twin", 10)] {
+        let [three, one] = ["three", "one"].map(|run| losses(&folder.path().join(run), model));
+        assert_eq!(three.len(), steps);
+        for (three, one) in three.iter().zip(&one) {
+            assert!((three - one).abs() < 1e-5, "{model}: {three} for {one}");
+        }
     }
 }
 
@@ -168,8 +146,7 @@ fn wait(child: &mut Child) -> (Option<i32>, Duration) {
 #[test]
 fn a_rank_that_dies_ends_the_run_and_the_run_goes_on() {
     let (hosts, folder) = (Hosts::up(2), folder());
-    let steps = "pretrain.variant.0.steps=1500";
-    let arguments = ["run", "small.toml", "--out", "three", "--set", steps];
+    let arguments = arguments("three", &["pretrain.variant.twin.steps=1500"]);
     let errors = fs::File::create(folder.path().join("errors")).expect("a file");
     let mut started =
         hosts.mpirun(folder.path(), &arguments).stdout(Stdio::null()).stderr(errors).spawn().expect("mpirun starts");
@@ -195,13 +172,13 @@ fn a_rank_that_dies_ends_the_run_and_the_run_goes_on() {
     let again = hosts.run(folder.path(), &arguments);
     assert_eq!(again.code, Some(0), "{}", again.stderr);
     assert!(again.stderr.contains("goes on where it was stopped"), "{}", again.stderr);
-    assert_eq!(losses(&folder.path().join("three")).len(), 1500);
+    assert_eq!(losses(&folder.path().join("three"), "twin").len(), 1500);
 }
 
 #[test]
 fn what_ranks_cannot_share_is_told() {
     let (hosts, folder) = (Hosts::up(3), folder());
-    let odd = hosts.run(folder.path(), &["run", "small.toml", "--set", "pretrain.batch_size=16"]);
+    let odd = hosts.run(folder.path(), &arguments("odd", &["pretrain.batch_size=16"]));
     assert_ne!(odd.code, Some(0));
     assert!(odd.stderr.contains("a batch should be a multiple of its parts"), "{}", odd.stderr);
     let other = hosts.run(folder.path(), &["inspect", "model"]);

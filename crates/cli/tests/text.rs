@@ -312,6 +312,10 @@ fn bad_tasks_are_told_in_one_line() {
             "finetune.variant.twin.pieces=0.5",
             "finetune.variant.1.pieces: is for models that repair canvases: leave it out, or set the objective to",
         ),
+        (
+            "write.accept=[\"verified\"]",
+            "write.accept: should have another rule than verified, for fresh does not write",
+        ),
         ("write.test_passes=0", "write.test_passes: should be 1 to 10000, is 0"),
     ] {
         let called = set(assignment);

@@ -232,6 +232,14 @@ impl Ranks {
         self.sum_f64(&mut [0.0])
     }
 
+    /// Leaves the job, which all ranks do at its end. What is asked for later is an error.
+    pub fn close(&self) {
+        if let Some(worker) = &self.worker {
+            worker.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+            worker.join();
+        }
+    }
+
     /// Ends the job on all ranks, if there is a way to: what a rank does that cannot go on, since the others would wait
     /// for it for ever. Of MPI this does not return.
     pub fn abort(&self) {
@@ -258,7 +266,12 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Without a sender the thread's list of jobs ends.
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(jobs) = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && std::thread::panicking()
+        {
+            // The others would wait for what this one was about to do.
+            let _ = jobs.send(Job::Abort);
+        }
         self.join();
     }
 }

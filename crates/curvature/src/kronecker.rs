@@ -151,34 +151,52 @@ impl FactorSums {
         most as f64 / all as f64
     }
 
-    /// Adds up what several processes have summed, each over its part of the examples: `sum` leaves the sums in place.
-    /// They have to have summed over the same layers.
+    /// Adds up what several processes have summed, each over its part of the examples: `sum` leaves the sums in place. All
+    /// of them call it alike; a layer that one has not used counts there as nothing.
     ///
     /// # Errors
     /// Those of `sum`.
     pub fn join<E>(&mut self, sum: &mut dyn FnMut(&mut [f64]) -> Result<(), E>) -> Result<(), E> {
-        let mut layers: Vec<_> = self.sums.iter_mut().collect();
-        layers.sort_by_key(|(id, _)| self.layers.0.get(id).map(|layer| layer.offset));
-        let mut numbers: Vec<&mut [f64]> = Vec::new();
-        for (_, sums) in layers {
-            numbers.push(&mut sums.gradients);
-            match &mut sums.input {
-                Some(InputSums::Rows { squares, sum, count }) => {
-                    numbers.extend([squares.as_mut_slice(), sum, std::slice::from_mut(count)]);
-                }
-                Some(InputSums::LookUps { counts, all }) => {
-                    numbers.extend([counts.as_mut_slice(), std::slice::from_mut(all)]);
-                }
-                None => (),
+        let mut order: Vec<(usize, ParamId)> = self.layers.0.iter().map(|(id, layer)| (layer.offset, *id)).collect();
+        order.sort_by_key(|(offset, _)| *offset);
+        // Of each layer the numbers of its gradient's sums, of its input's, and whether these are look-ups; each as a mean
+        // over those processes that have it.
+        let mut sizes = vec![0.0; 4 * order.len()];
+        for ((_, id), sizes) in order.iter().zip(sizes.chunks_exact_mut(4)) {
+            if let Some(sums) = self.sums.get(id) {
+                let (input, look_ups) = match &sums.input {
+                    Some(InputSums::Rows { sum, .. }) => (sum.len(), 0.0),
+                    Some(InputSums::LookUps { counts, .. }) => (counts.len(), 1.0),
+                    None => (0, 0.0),
+                };
+                sizes.copy_from_slice(&[1.0, sums.gradients.len() as f64, input as f64, look_ups]);
             }
         }
-        let mut joined = numbers.concat();
+        sum(&mut sizes)?;
+        let mut joined = Vec::new();
+        let used: Vec<(ParamId, &[f64])> =
+            order.iter().map(|(_, id)| *id).zip(sizes.chunks_exact(4)).filter(|(_, sizes)| sizes[0] > 0.0).collect();
+        for (id, sizes) in &used {
+            let of = |index: usize| (sizes[index] / sizes[0]).round() as usize;
+            let sums = self.sums.entry(*id).or_default();
+            sums.gradients.resize(of(1), 0.0);
+            let input = sums.input.get_or_insert_with(|| match of(3) {
+                0 => InputSums::Rows { squares: vec![0.0; of(2) * of(2)], sum: vec![0.0; of(2)], count: 0.0 },
+                _ => InputSums::LookUps { counts: vec![0.0; of(2)], all: 0.0 },
+            });
+            joined.extend(&sums.gradients);
+            input.numbers().into_iter().for_each(|part| joined.extend(&*part));
+        }
         sum(&mut joined)?;
         let mut rest = joined.as_slice();
-        for part in numbers {
-            let (of_part, behind) = rest.split_at(part.len());
-            part.copy_from_slice(of_part);
-            rest = behind;
+        for (id, _) in &used {
+            let Some(sums) = self.sums.get_mut(id) else { continue };
+            let input = sums.input.iter_mut().flat_map(InputSums::numbers);
+            for part in std::iter::once(sums.gradients.as_mut_slice()).chain(input) {
+                let (of_part, behind) = rest.split_at(part.len());
+                part.copy_from_slice(of_part);
+                rest = behind;
+            }
         }
         Ok(())
     }
@@ -301,6 +319,16 @@ enum InputSums {
     Rows { squares: Vec<f64>, sum: Vec<f64>, count: f64 },
     /// How often each row of a table was looked up, and all look-ups.
     LookUps { counts: Vec<f64>, all: f64 },
+}
+
+impl InputSums {
+    /// All of them.
+    fn numbers(&mut self) -> Vec<&mut [f64]> {
+        match self {
+            Self::Rows { squares, sum, count } => vec![squares, sum, std::slice::from_mut(count)],
+            Self::LookUps { counts, all } => vec![counts, std::slice::from_mut(all)],
+        }
+    }
 }
 
 impl Sums {

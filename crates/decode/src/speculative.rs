@@ -39,7 +39,7 @@ impl Default for SpeculativeOptions {
 /// A text and what it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speculated {
-    /// The same as [`generate`](crate::generate) writes.
+    /// Without a limit of passes the same as [`generate`](crate::generate) writes.
     pub tokens: Vec<u32>,
     /// Passes through the model, that over the prompt included.
     pub passes: usize,

@@ -154,5 +154,9 @@ fn a_verified_canvas_with_passes_enough_is_the_text_one_by_one() {
     let options = VerifiedOptions { canvas: 4, passes: 2, temperature: 0.0, ending, seed: 3 };
     let write = |options| write_verified(&packed, &mut packed.cache(40), &options);
     assert_eq!(write(options), Err(DecodeError::EmptyPrompt));
+    let mut full = packed.cache(6);
+    packed.read(&[1, 2, 3], &mut full, Positions::Last).unwrap();
+    let error = write_verified(&packed, &mut full, &options);
+    assert_eq!(error, Err(DecodeError::TooLong { tokens: 7, capacity: 6 }));
     assert_eq!(write(VerifiedOptions { canvas: 0, ..options }), Err(DecodeError::EmptyCanvas));
 }

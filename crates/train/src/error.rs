@@ -76,14 +76,20 @@ pub enum TrainError {
     Ranks(#[from] CollectiveError),
     /// The micro-batches of a step cannot be shared out.
     #[error(
-        "a step has {parts} parts, and {ranks} ranks to share them out to: make accumulate a multiple of the ranks, or \
-         start as many as divide it"
+        "a step has {parts} parts, and {ranks} ranks to share them out to: {}",
+        if *sync_batch_norm {
+            "sync_batch_norm wants as many ranks as parts, which accumulate says"
+        } else {
+            "make accumulate a multiple of the ranks, or start as many as divide it"
+        }
     )]
     Parts {
         /// Micro-batches of a step.
         parts: u64,
         /// How many there are.
         ranks: usize,
+        /// Whether norms want one rank a part.
+        sync_batch_norm: bool,
     },
     /// A rank does not see the files of another.
     #[error(

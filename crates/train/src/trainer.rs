@@ -54,7 +54,7 @@ pub struct TrainOptions {
     pub keep: usize,
     /// Whether the noise of the gradient is measured: see [`NoiseScale`](crate::NoiseScale). It takes two micro-batches a step or more.
     pub noise_scale: bool,
-    /// Whether batch norm takes the statistics of what all ranks read at a time, and not of each rank's alone.
+    /// Whether batch norm takes the statistics of all of a step, and not of each part's alone: wants a rank for each part.
     #[serde(default, skip_serializing_if = "is_no")]
     pub sync_batch_norm: bool,
 }
@@ -116,9 +116,9 @@ where
 }
 
 /// [`train`] by several ranks, each of which calls it alike. All of them read the state from `folder`, which has to be one
-/// that they share; the first alone validates and writes. The steps are those of one rank with as many micro-batches, up to
-/// the rounding of sums in another order and, without [`TrainOptions::sync_batch_norm`], what batch norm remembers, of
-/// which validation and states have the mean over the ranks.
+/// that they share; the first alone validates and writes. The steps are those of one rank with as many micro-batches or,
+/// with [`TrainOptions::sync_batch_norm`], with one that has all their examples, up to the rounding of sums in another
+/// order and what batch norm remembers, of which validation and states have the mean over the ranks.
 ///
 /// # Errors
 /// As [`train`]; another rank that is gone, micro-batches that cannot be shared out evenly, folders that are not one.
@@ -139,8 +139,13 @@ where
         return Err(TrainError::NoiseScale);
     }
     let parts = options.accumulate.max(1);
-    if !parts.is_multiple_of(ranks.count() as u64) {
-        return Err(TrainError::Parts { parts, ranks: ranks.count() });
+    let fits = match options.sync_batch_norm {
+        // Else the statistics, and so the training, would depend on how many ranks there are.
+        true => parts == ranks.count() as u64,
+        false => parts.is_multiple_of(ranks.count() as u64),
+    };
+    if !fits {
+        return Err(TrainError::Parts { parts, ranks: ranks.count(), sync_batch_norm: options.sync_batch_norm });
     }
     fs::create_dir_all(folder).map_err(|source| TrainError::Log { path: folder.to_owned(), source })?;
     let run = serde_json::to_string(options).unwrap_or_default();
@@ -149,6 +154,7 @@ where
     let (mut model, position) = states.load(model, &mut optimizer, &run)?;
     let mut position = position.unwrap_or_else(|| Position { run, ..Position::default() });
     same_state(ranks, position.step, folder)?;
+    optimizer.keep_own(ranks);
 
     let log_path: PathBuf = folder.join("metrics.jsonl");
     let total = options.schedule.total;
@@ -210,6 +216,7 @@ where
                     outputs.flush()?;
                     states.save(&model, &optimizer, &position)?;
                 }
+                optimizer.keep_own(ranks);
             }
             if stop {
                 // None goes before the state is there.

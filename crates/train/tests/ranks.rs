@@ -4,11 +4,15 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use lapidary_collective::{CollectiveError, Ranks, threads};
+use lapidary_curvature::Selection;
+use lapidary_curvature::kronecker::{FactorSums, Sharing};
 use lapidary_data::PictureBatch;
 use lapidary_kernels::rng::Stream;
+use lapidary_models::Pass;
 use lapidary_models::bert::Bert;
-use lapidary_models::objective::{Classification, PictureClassification};
+use lapidary_models::objective::{Classification, Objective, PictureClassification};
 use lapidary_models::resnet::{ResNet, ResNetConfig, Shortcut};
+use lapidary_models::taps::Taps;
 use lapidary_train::optimizer::{DampingRule, FactorEstimate, Interval, KfacForm, VectorBlock};
 use lapidary_train::{
     AdamWOptions, BatchSource, Interrupt, KfacOptions, MetricsRow, OptimizerOptions, SgdOptions, TrainError,
@@ -136,6 +140,20 @@ fn what_was_stopped_on_one_rank_goes_on_on_all() {
 }
 
 #[test]
+fn a_state_goes_on_under_another_number_of_ranks() {
+    let optimizer = OptimizerOptions::Kfac(KfacOptions { gradient_workers: 0.0, ..kfac() });
+    let options = options(optimizer);
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let whole = run(&Ranks::alone(), folders[0].path(), &options, &Interrupt::default()).unwrap();
+    let interrupted = Interrupt::default();
+    interrupted.raise();
+    let stopped = among(4, |ranks| run(ranks, folders[1].path(), &options, &interrupted).is_err());
+    assert_eq!(stopped, [true; 4]);
+    let parts = among(2, |ranks| run(ranks, folders[1].path(), &options, &Interrupt::default()).unwrap().rows);
+    assert_alike(&parts[0], &whole.rows, "4 ranks, then 2");
+}
+
+#[test]
 fn what_cannot_be_shared_is_an_error() {
     let options = TrainOptions { accumulate: 3, noise_scale: false, ..options(OptimizerOptions::default()) };
     let folder = tempfile::tempdir().unwrap();
@@ -153,6 +171,51 @@ fn what_cannot_be_shared_is_an_error() {
         run(ranks, folders[ranks.rank()].path(), &options, &Interrupt::default()).err().unwrap().to_string()
     });
     assert!(errors.iter().all(|error| error.contains("it has to be one folder")), "{errors:?}");
+}
+
+/// Two ranks, the second of which has not used some layers, sum up what one does that has seen both batches.
+#[test]
+fn factors_of_ranks_that_use_other_layers_are_joined() {
+    let batches = [0, 1].map(|i| batches(&examples(24), 4).micro_batch(i).unwrap());
+    let model = model(1);
+    let selection = Selection::of(&model, |_| true).unwrap();
+    let add = |sums: &mut FactorSums, i: usize| {
+        let taps = Taps::default();
+        let pass = Pass::evaluation().with_taps(taps.clone());
+        let mut backward = Classification.loss(&model, &batches[i], &pass, 8.0).unwrap().backward();
+        let mut uses = taps.take(&mut backward);
+        uses.truncate(if i == 0 { usize::MAX } else { uses.len() / 2 });
+        sums.add(uses, &Classification.positions(&model, &batches[i]), true);
+    };
+    let fresh = || FactorSums::new(&model, &selection, Sharing::Expand);
+    let numbers = |sums: FactorSums| -> Vec<f64> {
+        let factors = sums.finish(1.0 / 8.0).unwrap();
+        factors.iter().flat_map(|it| (0..it.gradient.nrows()).map(|i| it.gradient[(i, i)])).collect()
+    };
+    let mut both = fresh();
+    (0..2).for_each(|i| add(&mut both, i));
+    let expected = numbers(both);
+    let joined = among(2, |ranks| {
+        let mut sums = fresh();
+        add(&mut sums, ranks.rank());
+        sums.join(&mut |numbers| ranks.sum_f64(numbers)).unwrap();
+        numbers(sums)
+    });
+    assert_eq!(joined[0], joined[1]);
+    assert_eq!(joined[0].len(), expected.len());
+    joined[0].iter().zip(&expected).for_each(|(a, b)| assert!((a - b).abs() <= 1e-9 * b.abs(), "{a} for {b}"));
+}
+
+/// With one rank a part; else what is trained would depend on how many there are.
+#[test]
+fn batch_norm_over_ranks_wants_one_for_each_part() {
+    let options = TrainOptions { sync_batch_norm: true, ..options(OptimizerOptions::default()) };
+    let folder = tempfile::tempdir().unwrap();
+    for count in [1, 2] {
+        let errors =
+            among(count, |ranks| run(ranks, folder.path(), &options, &Interrupt::default()).err().unwrap().to_string());
+        assert!(errors.iter().all(|error| error.contains("wants as many ranks as parts")), "{errors:?}");
+    }
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn run_text(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> a
     recipe.seed = options.seed.unwrap_or(recipe.seed);
     let interrupt = Interrupt::listen()?;
     let folder = together::folder(ranks, &out(args, &recipe.name))?;
-    let run = TextRun::new(&recipe, &roots(args, &interrupt), &folder, (device, ranks), &interrupt)?;
+    let roots = roots(args, &interrupt);
+    let run = together::in_turn(ranks, || TextRun::new(&recipe, &roots, &folder, (device, ranks), &interrupt))?;
     let outcome = text::all(&run)?;
     if !ranks.is_first() {
         return Ok(());
@@ -105,7 +106,8 @@ fn run_pictures(args: &Args, options: &Options, device: &Device, ranks: &Ranks) 
     device::check(device, recipe.train.precision)?;
     recipe.seed = options.seed.unwrap_or(recipe.seed);
     let interrupt = Interrupt::listen()?;
-    let files = PictureFiles::find(&recipe, &roots(args, &interrupt))?;
+    let roots = roots(args, &interrupt);
+    let files = together::in_turn(ranks, || PictureFiles::find(&recipe, &roots))?;
     let folder = together::folder(ranks, &out(args, &recipe.name))?;
     let pictures = Pictures::read(&recipe, &files)?;
     let run =

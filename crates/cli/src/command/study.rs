@@ -70,7 +70,7 @@ pub fn run(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> an
     let roots = Roots::from_env();
     let data = args.data.clone().unwrap_or(roots.data);
     let roots = Roots { data, interrupt: interrupt.clone(), ..roots };
-    let files = PictureFiles::find(&recipe, &roots)?;
+    let files = together::in_turn(ranks, || PictureFiles::find(&recipe, &roots))?;
     let pictures = Pictures::read(&recipe, &files)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("{}-study", recipe.name)));
     // A worker's folder is its watcher's.
@@ -116,7 +116,8 @@ fn among(run: &PictureRun, of_recipe: &Study, options: &Options) -> anyhow::Resu
         }
         Ok(store)
     })?;
-    study::work(run, of_recipe, &mut store, None)?;
+    // A trial is one rank's own, and so is its error: no other knows of it.
+    study::work(run, of_recipe, &mut store, None).map_err(|error| anyhow::anyhow!("{error:#}"))?;
     ranks.wait_for_all()?;
     if !ranks.is_first() {
         return Ok(());

@@ -113,7 +113,8 @@ pub struct PictureTraining {
     pub batch_size: usize,
     /// Micro-batches that a step is made of, shared out to the ranks of an MPI job. Default: 1, or one a rank.
     pub accumulate: usize,
-    /// Whether batch norm takes the statistics of what all ranks read at a time. Default: no, and each takes its own.
+    /// Whether batch norm takes the statistics of all of a step, and not of each part's alone; wants a rank for each part.
+    /// Default: no.
     #[serde(skip_serializing_if = "is_no")]
     pub sync_batch_norm: bool,
     /// Of the matrix products, `f32` or `bf16`; convolutions are f32. Default: `f32`.

@@ -356,7 +356,14 @@ pub fn check(
         pieces(&key("pieces"), variant.pieces, variant.objective)?;
     }
     distinct("finetune.variant", &finetune.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>())?;
-    write(writing)
+    write(writing)?;
+    let verified_alone = writing.rules().all(|rule| rule == AcceptRule::Verified);
+    if let Some(variant) = finetune.variants.iter().find(|it| it.objective.repairs() && !it.objective.writes()) {
+        ensure("write.accept", !verified_alone, || {
+            format!("should have another rule than verified, for {} does not write token after token", variant.name)
+        })?;
+    }
+    Ok(())
 }
 
 fn pair_files(key: &str, files: &PairFiles) -> Checked {

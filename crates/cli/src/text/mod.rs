@@ -129,8 +129,7 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
             let from = from.and_then(|from| pretrained.iter().find(|(_, model)| model.name == *from));
             let teacher = variant.teacher.as_ref();
             let teacher = teacher.and_then(|name| stages.iter().find(|(variant, _)| variant.name == *name));
-            let texts =
-                teacher.map(|(variant, model)| first(ranks, || taught(run, &task, model, variant))).transpose()?;
+            let texts = teacher.map(|(_, model)| first(ranks, || taught(run, &task, model, variant))).transpose()?;
             let from = from.map(|(stage, _)| stage);
             let (model, finetuned) = finetune(run, &stage, &task, from, texts.as_ref(), variant)?;
             models.push((variant.clone(), finetuned, first(ranks, || scores(run, &task, &model, variant))?));

@@ -41,7 +41,7 @@ pub struct TaughtAmounts {
     pub unfinished: usize,
 }
 
-/// Writes with the fine-tuned `teacher`, or finds it written.
+/// Writes with the fine-tuned `teacher` what `variant` learns, or finds it written.
 ///
 /// # Errors
 /// A checkpoint that cannot be read, a teacher none of whose texts end.
@@ -86,7 +86,7 @@ pub fn taught(
     let (train, kept) = (pairs(&train, texts.train, data), pairs(&kept, texts.kept, data));
     ensure!(
         !train.is_empty() && !kept.is_empty(),
-        "no text of the teacher {} ends within the canvas of {} places: train it for more steps, or raise the task's canvas",
+        "no text of {}'s teacher ends within the canvas of {} places: train it for more steps, or raise the task's canvas",
         variant.name,
         data.layout.canvas
     );

@@ -39,6 +39,9 @@ pub fn write_verified(
         return Err(DecodeError::EmptyCanvas);
     }
     let (prompt, last) = (cache.len(), cache.last().ok_or(DecodeError::EmptyPrompt)?);
+    if prompt + canvas > cache.capacity() {
+        return Err(DecodeError::TooLong { tokens: prompt + canvas, capacity: cache.capacity() });
+    }
     // The last token of the prompt is read again with the first canvas, so that the passes are those of any other canvas.
     cache.truncate(prompt - 1);
     let mut stream = Stream::new(seed, 0);
@@ -48,13 +51,14 @@ pub fn write_verified(
         Some(choice[0].token).filter(|token| *token != ending.end && *token != ending.padding)
     };
     let settings = SpeculativeOptions { draft: canvas, canvas, seed, passes: Some(passes) };
-    let text = speculate(decoder, &[last], canvas, cache, &settings, next)?;
+    let text = speculate(decoder, &[last], canvas, cache, &settings, next);
+    // A cache reads its last token anew as part of what follows; what it holds of it is what it held.
+    cache.len = prompt;
+    let text = text?;
     let mut tokens = text.tokens;
     if tokens.len() < canvas {
         tokens.push(ending.end);
     }
     tokens.resize(canvas, ending.padding);
-    // A cache reads its last token anew as part of what follows; what it holds of it is what it held.
-    cache.len = prompt;
     Ok(Written { tokens, passes: text.passes })
 }

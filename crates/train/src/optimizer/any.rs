@@ -111,6 +111,13 @@ impl Optimizer {
         }
     }
 
+    /// Lets go of what is other ranks' to keep: after a state was saved or loaded.
+    pub(crate) fn keep_own(&mut self, ranks: &Ranks) {
+        if let Self::Kfac(kfac) = self {
+            kfac.keep_own(ranks);
+        }
+    }
+
     /// The present damping, of an optimizer that has one.
     pub fn damping(&self) -> Option<f64> {
         match self {

@@ -14,7 +14,7 @@ use lapidary_train::{
     step,
 };
 
-use super::{Measured, Work, median};
+use super::{Measured, Work, seconds_of};
 
 /// A run is as many steps as there are between two inversions.
 const STEPS: u64 = 100;
@@ -46,12 +46,8 @@ pub fn works(seed: u64, device: &Device) -> Vec<Box<dyn Work>> {
 /// A time that is no number.
 pub fn compare(result: &mut RunResult, works: &[Box<dyn Work>], measured: &[Measured]) -> anyhow::Result<String> {
     let mut text = String::new();
-    let seconds = |name: String| {
-        let index = works.iter().position(|work| work.name() == name)?;
-        Some(median(&measured[index].ours))
-    };
     for batch in BATCHES {
-        let of = |optimizer: &str| seconds(name(batch, optimizer));
+        let of = |optimizer: &str| seconds_of(works, measured, &name(batch, optimizer));
         let (Some(sgd), Some(kfac)) = (of("sgd"), of("kfac")) else { continue };
         result.peers.insert(format!("resnet20_b{batch}.kfac.ratio_to_sgd"), kfac / sgd)?;
         text.push_str(&format!("batch {batch}: a step of K-FAC takes {:.2} times one of SGD\n", kfac / sgd));

@@ -303,6 +303,12 @@ fn seconds(value: f64) -> String {
     }
 }
 
+/// The median time of the work of a name, if it was measured.
+fn seconds_of(works: &[Box<dyn Work>], measured: &[Measured], name: &str) -> Option<f64> {
+    let index = works.iter().position(|work| work.name() == name)?;
+    Some(median(&measured[index].ours))
+}
+
 fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

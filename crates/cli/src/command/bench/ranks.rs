@@ -6,10 +6,10 @@ use lapidary_eval::result::RunResult;
 use lapidary_train::{KfacOptions, OptimizerOptions, SgdOptions};
 
 use super::kfac::Steps;
-use super::{Measured, Work, median};
+use super::{Measured, Work, seconds_of};
 
-/// A run is as many steps as there are between two looks at K-FAC's factors.
-const STEPS: u64 = 10;
+/// A run is as many steps as there are between two of K-FAC's inversions.
+const STEPS: u64 = 100;
 
 /// Examples of a step, for each rank.
 const BATCH: usize = 128;
@@ -47,13 +47,9 @@ pub fn compare(
     ranks: &Ranks,
 ) -> anyhow::Result<String> {
     let mut text = String::new();
-    let seconds = |name: String| {
-        let index = works.iter().position(|work| work.name() == name)?;
-        Some(median(&measured[index].ours))
-    };
     let count = ranks.count();
     for optimizer in OPTIMIZERS {
-        let of = |way: &str| seconds(name_of(optimizer, way));
+        let of = |way: &str| seconds_of(works, measured, &name_of(optimizer, way));
         let (Some(alone), Some(together)) = (of("alone"), of("together")) else { continue };
         let times = count as f64 * alone / together;
         result.peers.insert(format!("resnet20_b{BATCH}.{optimizer}.{count}_ranks.rate_to_one"), times)?;

@@ -60,9 +60,14 @@ pub struct KfacOptions {
     pub strict: bool,
     /// Among ranks the share of them, one at least, that keep a layer's inverse factors and multiply with them; the others
     /// are given what comes out, which takes less memory and more exchange. Default: 1.
+    #[serde(skip_serializing_if = "is_all")]
     pub gradient_workers: f64,
     /// What is made of the preconditioned gradient.
     pub sgd: SgdOptions,
+}
+
+fn is_all(share: &f64) -> bool {
+    *share == 1.0
 }
 
 impl Default for KfacOptions {
@@ -350,6 +355,13 @@ impl KfacOptimizer {
             spread_inverse(layer, self.options.form, (share.owner, &[0]), ranks)?;
         }
         Ok(())
+    }
+
+    /// Lets go of the inverses that are other ranks' to keep: after a state was saved or loaded.
+    pub(crate) fn keep_own(&mut self, ranks: &Ranks) {
+        let shares = shares(self.layers.values(), self.options.gradient_workers, ranks.count());
+        let others = self.layers.values_mut().zip(&shares).filter(|(_, share)| !share.works(ranks.rank()));
+        others.for_each(|(layer, _)| layer.inverse = None);
     }
 
     /// Gradients as the blocks make them, and `Σ U·G` over all.

@@ -66,6 +66,9 @@ pub(crate) fn spread_inverse(
     (from, to): (usize, &[usize]),
     ranks: &Ranks,
 ) -> Result<(), CollectiveError> {
+    if ranks.is_alone() {
+        return Ok(());
+    }
     let (inputs, outputs) = layer.sizes();
     let sizes = Sizes { inputs, outputs, is_table: layer.is_table(), form };
     let own = match &layer.inverse {
