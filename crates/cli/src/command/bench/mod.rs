@@ -186,7 +186,8 @@ pub fn run(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> an
     works.retain(|work| args.only.is_empty() || args.only.contains(&work.name()));
 
     let mut measured: Vec<Measured> = works.iter().map(|_| Measured::default()).collect();
-    let mut progress = Progress::new(args.group.name(), (args.turns.get() * works.len()) as u64, 0);
+    let all = (args.turns.get() * works.len()) as u64;
+    let mut progress = ranks.is_first().then(|| Progress::new(args.group.name(), all, 0));
     let mut done = 0;
     for turn in 0..args.turns.get() {
         for (index, (work, measured)) in works.iter_mut().zip(&mut measured).enumerate() {
@@ -211,7 +212,9 @@ pub fn run(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> an
                 measured.peak_rss = machine::peak_rss_bytes();
             }
             done += 1;
-            progress.set(done, &format!("{} {}", work.name(), seconds(median(&measured.ours))));
+            if let Some(progress) = &mut progress {
+                progress.set(done, &format!("{} {}", work.name(), seconds(median(&measured.ours))));
+            }
         }
         if let Some(command) = &args.peer {
             let theirs = peer::run(command)?;
@@ -224,7 +227,9 @@ pub fn run(args: &Args, options: &Options, device: &Device, ranks: &Ranks) -> an
             }
         }
     }
-    progress.finish("done");
+    if let Some(progress) = progress {
+        progress.finish("done");
+    }
 
     let settings = RunSettings {
         isa: isa::active().to_string(),

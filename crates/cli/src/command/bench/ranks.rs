@@ -57,7 +57,7 @@ pub fn compare(
     }
     result.notes.push(format!(
         "Mean times of {STEPS} training steps of ResNet-20 one after the other, {BATCH} examples for each rank that takes \
-         part; where one works alone the others wait. {} threads a rank.",
+         part; where one works alone the others wait. Threads of a rank: {}.",
         rayon::current_num_threads()
     ));
     Ok(text)
