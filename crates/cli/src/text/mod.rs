@@ -92,6 +92,8 @@ pub struct TextOutcome {
 /// A task and its models.
 pub struct TaskOutcome {
     pub name: String,
+    /// Sources of the test that texts are written for, at most.
+    pub test_examples: usize,
     /// In the order of the recipe.
     pub models: Vec<(FinetuneVariant, Finetuned, Scored)>,
 }
@@ -139,7 +141,8 @@ pub fn all(run: &TextRun) -> anyhow::Result<TextOutcome> {
             }
             stages.push((variant, model));
         }
-        tasks.push(TaskOutcome { name: task.task.name.clone(), models });
+        let test_examples = run.recipe.write.test_examples.unwrap_or(usize::MAX);
+        tasks.push(TaskOutcome { name: task.task.name.clone(), test_examples, models });
     }
     Ok(TextOutcome {
         models: pretrained.into_iter().map(|(_, model)| model).collect(),

@@ -156,11 +156,12 @@ impl TaskOutcome {
         if let Some((_, finetuned, _)) = self.models.first() {
             let amounts = finetuned.amounts;
             section = section.paragraph(format!(
-                "Trained on {} pairs, settings chosen on {} sources kept from training, reported on {} sources of the \
-                 test. Left out of training: {} pairs whose source the test has too, {} whose target is longer than the \
+                "Trained on {} pairs, settings chosen on {} sources kept from training, reported on {} of the {} sources \
+                 of the test. Left out of training: {} pairs whose source the test has too, {} whose target is longer than the \
                  canvas. {} sources lost their end, {} questions were unusable.",
                 amounts.train_pairs,
                 amounts.kept_sources,
+                self.test_examples.min(amounts.test_sources),
                 amounts.test_sources,
                 amounts.in_test,
                 amounts.long_targets,
