@@ -17,12 +17,15 @@
 //! positions.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 
 use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use faer::Mat;
 use lapidary_kernels::conv2d::{Conv2dShape, patch_products, patch_sums};
 use lapidary_kernels::cross_entropy::IGNORED;
+use lapidary_kernels::linear::linear_backward_weight;
+use lapidary_kernels::precision::Precision;
 use lapidary_models::parameters;
 pub use lapidary_models::taps::Positions;
 use lapidary_models::taps::{LayerInput, LayerUse, Taps};
@@ -101,8 +104,8 @@ pub fn kronecker_factors<M: Module, P: Problem<M>>(
             let (weights, all) = directions(&values, shape[1], &targets, middle, backward, place);
             let weights = TensorData::new(weights, shape).convert_dtype(dtype);
             let weights = Tensor::<2>::from_data(weights, (&device, dtype));
-            let mut gradients = (logits * weights).sum().backward();
-            sums.add(taps.take(&mut gradients), &positions, backward == 0);
+            (logits * weights).sum().backward();
+            sums.add(taps.take(), &positions, backward == 0);
             backward += 1;
             if backward == all {
                 break;
@@ -135,20 +138,6 @@ impl FactorSums {
                 self.sums.entry(used.weight).or_default().add(used, layer, positions, self.sharing, first);
             }
         }
-    }
-
-    /// The same of the first `most` of the examples alone; the share of the examples that these are, by which the targets
-    /// that [`finish`](Self::finish) is told of are fewer.
-    pub fn add_some(&mut self, uses: Vec<LayerUse>, positions: &Positions, most: usize) -> f64 {
-        let all = positions.examples;
-        if most >= all {
-            self.add(uses, positions, true);
-            return 1.0;
-        }
-        let uses = uses.into_iter().map(|used| used.of_first(most, all)).collect();
-        let lengths = positions.lengths.as_ref().map(|lengths| lengths[..most].to_vec());
-        self.add(uses, &Positions { examples: most, lengths }, true);
-        most as f64 / all as f64
     }
 
     /// Adds up what several processes have summed, each over its part of the examples: `sum` leaves the sums in place. All
@@ -414,7 +403,7 @@ impl Sums {
         let depth = shape.depth();
         let fresh = || InputSums::Rows { squares: vec![0.0; depth * depth], sum: vec![0.0; depth], count: 0.0 };
         if let InputSums::Rows { squares, sum, count } = self.input.get_or_insert_with(fresh) {
-            let x: Vec<f32> = x.into_data().iter::<f32>().collect();
+            let x = Numbers::of(x);
             let (mut of_call, mut sums) = (vec![0.0; depth * depth], vec![0.0; depth]);
             patch_products(&x, shape, &mut of_call);
             patch_sums(&x, shape, &mut sums);
@@ -459,11 +448,34 @@ impl Sums {
 
 /// `sums += xᵀ x`.
 fn add_square(sums: &mut Vec<f64>, x: Tensor<2>) {
+    let [rows, width] = x.dims();
     if sums.is_empty() {
-        let width = x.dims()[1];
         sums.resize(width * width, 0.0);
     }
-    add_elements(sums, x.clone().transpose().matmul(x));
+    if x.dtype() != DType::F32 {
+        return add_elements(sums, x.clone().transpose().matmul(x));
+    }
+    let x = Numbers::of(x);
+    let mut square = vec![0.0; width * width];
+    linear_backward_weight(&x, &x, rows, width, width, Precision::F32, &mut square);
+    sums.iter_mut().zip(square).for_each(|(sum, more)| *sum += f64::from(more));
+}
+
+/// A tensor of `f32` as the processor reads it.
+struct Numbers(TensorData);
+
+impl Numbers {
+    fn of(x: Tensor<2>) -> Self {
+        Self(x.into_data().convert::<f32>())
+    }
+}
+
+impl Deref for Numbers {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.0.as_slice().expect("f32 by construction")
+    }
 }
 
 fn add_elements(sums: &mut [f64], x: Tensor<2>) {

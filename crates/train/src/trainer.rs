@@ -13,7 +13,7 @@ use lapidary_curvature::kronecker::{FactorSums, LayerFactors, Sharing};
 use lapidary_kernels::precision::Precision;
 use lapidary_models::objective::Objective;
 use lapidary_models::parameters::GradientMap;
-use lapidary_models::taps::{LayerUse, Positions, Taps};
+use lapidary_models::taps::{Positions, Taps};
 use lapidary_models::{Pass, parameters};
 use lapidary_ops::Reduction;
 use serde::{Deserialize, Serialize};
@@ -389,7 +389,7 @@ where
     let mut squares = 0.0;
     for (turn, (i, batch)) in of_step.iter().enumerate() {
         let tapped = factors.as_ref().filter(|factors| factors.estimate == FactorEstimate::Empirical);
-        let taps = tapped.map(|_| Taps::default());
+        let taps = tapped.map(|factors| factors.taps(&objective.positions(&model, batch)));
         let of_batch = match &taps {
             Some(taps) => pass(*i).with_taps(taps.clone()),
             None => pass(*i),
@@ -404,9 +404,9 @@ where
         if !loss.is_finite() && ranks.is_alone() {
             return Err(TrainError::NotFinite { what: "the loss", value: loss, step, rate });
         }
-        let mut backward = share.backward();
+        let backward = share.backward();
         if let (Some(factors), Some(taps)) = (&mut factors, taps) {
-            factors.take(taps.take(&mut backward), &objective.positions(&model, batch));
+            factors.take(taps, &objective.positions(&model, batch));
         }
         if options.noise_scale || exchange.is_none() {
             let of_batch = parameters::gradients(&model, backward);
@@ -553,8 +553,16 @@ impl Factors {
         Ok(self.sums.finish(share[0] / parts as f64 / targets)?)
     }
 
-    fn take(&mut self, uses: Vec<LayerUse>, positions: &Positions) {
-        self.share += self.sums.add_some(uses, positions, self.most);
+    /// For a pass over examples of which no more count than should.
+    fn taps(&self, positions: &Positions) -> Taps {
+        Taps::of_first(self.most.min(positions.examples), positions.examples)
+    }
+
+    /// Adds what a pass over examples has written down.
+    fn take(&mut self, taps: Taps, positions: &Positions) {
+        let counted = positions.of_first(self.most);
+        self.share += counted.examples as f64 / positions.examples.max(1) as f64;
+        self.sums.add(taps.take(), &counted, true);
     }
 
     /// Adds those of a batch by a pass of its own.
@@ -566,9 +574,10 @@ impl Factors {
         pass: Pass,
         normalizer: f32,
     ) -> Result<(), TrainError> {
-        let taps = Taps::default();
-        let mut backward = objective.loss(model, batch, &pass.with_taps(taps.clone()), normalizer)?.backward();
-        self.take(taps.take(&mut backward), &objective.positions(model, batch));
+        let positions = objective.positions(model, batch);
+        let taps = self.taps(&positions);
+        objective.loss(model, batch, &pass.with_taps(taps.clone()), normalizer)?.backward();
+        self.take(taps, &positions);
         Ok(())
     }
 }

@@ -294,8 +294,8 @@ fn trained(kfac: bool, rate: f64) -> f64 {
         let taps = Taps::default();
         let pass = Pass::evaluation().with_taps(taps.clone());
         let loss = Classification.loss(&model, &batch, &pass, batch.rows as f32).unwrap();
-        let mut backward = loss.backward();
-        let uses = taps.take(&mut backward);
+        let backward = loss.backward();
+        let uses = taps.take();
         if kfac && optimizer.wants_factors() {
             let selection = Selection::of(&model, |_| true).unwrap();
             let mut sums = FactorSums::new(&model, &selection, Sharing::Expand);
@@ -425,8 +425,8 @@ fn run(golden: &Golden, form: KfacForm, steps: &[GoldenStep]) {
             };
             let weights: Vec<f32> = p.iter().enumerate().map(column).collect();
             let weights = Tensor::<2>::from_data(TensorData::new(weights, [rows, classes]), &device);
-            let uses = taps.take(&mut (logits * weights).sum().backward());
-            sums.add(uses, &Positions { examples: rows, lengths: None }, class == 0);
+            (logits * weights).sum().backward();
+            sums.add(taps.take(), &Positions { examples: rows, lengths: None }, class == 0);
         }
         optimizer.observe(sums.finish(rows as f64).unwrap()).unwrap();
         let logits = logits(&Pass::evaluation());

@@ -208,14 +208,16 @@ fn factors_of_some_examples_are_those_of_a_smaller_batch() {
     let factors = |rows: &[&lapidary_data::Encoded], most: usize| -> Vec<LayerFactors> {
         // As long as the longest of all, so that both have the same padding.
         let batch = lapidary_data::Batch::collate(rows, 0);
-        let taps = Taps::default();
+        let positions = Classification.positions(&model, &batch);
+        let counted = positions.of_first(most);
+        let taps = Taps::of_first(counted.examples, positions.examples);
         let pass = Pass::evaluation().with_taps(taps.clone());
-        let mut backward = Classification.loss(&model, &batch, &pass, batch.rows as f32).unwrap().backward();
+        Classification.loss(&model, &batch, &pass, batch.rows as f32).unwrap().backward();
         let selection = Selection::of(&model, |_| true).unwrap();
         let mut sums = FactorSums::new(&model, &selection, Sharing::Expand);
-        let share = sums.add_some(taps.take(&mut backward), &Classification.positions(&model, &batch), most);
-        assert_eq!(share, most.min(batch.rows) as f64 / batch.rows as f64);
-        sums.finish(share / batch.rows as f64).unwrap()
+        sums.add(taps.take(), &counted, true);
+        assert_eq!(counted.examples, most.min(batch.rows));
+        sums.finish(counted.examples as f64 / (batch.rows * batch.rows) as f64).unwrap()
     };
     // Of 3 to 6 tokens in turn: the first eight have the longest among them.
     let (some, alone) = (factors(&all, 8), factors(&all[..8], usize::MAX));

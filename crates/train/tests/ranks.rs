@@ -182,8 +182,8 @@ fn factors_of_ranks_that_use_other_layers_are_joined() {
     let add = |sums: &mut FactorSums, i: usize| {
         let taps = Taps::default();
         let pass = Pass::evaluation().with_taps(taps.clone());
-        let mut backward = Classification.loss(&model, &batches[i], &pass, 8.0).unwrap().backward();
-        let mut uses = taps.take(&mut backward);
+        Classification.loss(&model, &batches[i], &pass, 8.0).unwrap().backward();
+        let mut uses = taps.take();
         uses.truncate(if i == 0 { usize::MAX } else { uses.len() / 2 });
         sums.add(uses, &Classification.positions(&model, &batches[i]), true);
     };

@@ -13,6 +13,7 @@ mod embedding;
 mod fake_quantize;
 mod gelu;
 mod golden;
+mod kept;
 mod layer_norm;
 mod linear;
 mod plain;
