@@ -30,7 +30,8 @@ pub struct OfSize {
 pub struct Best {
     pub rate: f64,
     pub damping: Option<f64>,
-    /// Over its trainings that came to the target: the median, the fewest, the most. `None`: none did.
+    /// The median over its trainings, of which one that did not come to the target took longer than all that did; the
+    /// fewest, and the most of those that did. `None`: the median did not.
     pub steps: Option<[f64; 3]>,
     /// Trainings of it, and those of them that came to the target.
     pub trainings: usize,
@@ -75,16 +76,22 @@ fn of_size(name: &str, batch: usize, trials: &[StudyTrial]) -> OfSize {
             values.sort_by(f64::total_cmp);
             values
         };
+        // What was never reached would have taken longer.
+        let median_of_all = |reached: &[f64]| {
+            let never = of_setting.len().saturating_sub(reached.len());
+            let all: Vec<f64> = reached.iter().copied().chain(std::iter::repeat_n(f64::INFINITY, never)).collect();
+            median(&all).filter(|median| median.is_finite())
+        };
         let steps = of(&|outcome| outcome.steps_to_loss);
         Best {
             rate: chosen.options.schedule.peak,
             damping: damping(&chosen.options),
-            steps: median(&steps).map(|median| [median, steps[0], steps[steps.len() - 1]]),
+            steps: median_of_all(&steps).map(|median| [median, steps[0], steps[steps.len() - 1]]),
             trainings: of_setting.len(),
             reached: steps.len(),
-            seconds: median(&of(&|outcome| Some(outcome.seconds_at(outcome.steps_to_loss?)))),
+            seconds: median_of_all(&of(&|outcome| Some(outcome.seconds_at(outcome.steps_to_loss?)))),
             accuracy: median(&of(&TrialOutcome::best_accuracy)),
-            steps_to_accuracy: median(&of(&|outcome| outcome.steps_to_accuracy)),
+            steps_to_accuracy: median_of_all(&of(&|outcome| outcome.steps_to_accuracy)),
             noise_scale: measured.and_then(|trial| trial.outcome.as_ref()?.noise_scale),
             loss: of(&TrialOutcome::last_loss).first().copied(),
         }
@@ -261,6 +268,19 @@ mod tests {
         let critical = found[0].critical.unwrap();
         assert!((200.0..900.0).contains(&critical.batch), "{critical:?}");
         assert!(words(&found).iter().any(|line| line.contains("bends at a batch of about")));
+    }
+
+    #[test]
+    fn a_training_that_missed_the_target_took_longer_than_those_that_did_not() {
+        let steps = |of_repetitions: [Option<f64>; 3]| {
+            let trials: Vec<StudyTrial> =
+                of_repetitions.iter().enumerate().map(|(repetition, steps)| trial(64, 1, repetition, *steps)).collect();
+            let found = analyse(&["sgd".to_owned()], &[64], &trials);
+            let best = found[0].sizes[0].best.as_ref().unwrap();
+            (best.steps, best.reached, best.seconds.is_some())
+        };
+        assert_eq!(steps([Some(30.0), Some(20.0), None]), (Some([30.0, 20.0, 30.0]), 2, true));
+        assert_eq!(steps([None, None, Some(20.0)]), (None, 1, false));
     }
 
     #[test]
