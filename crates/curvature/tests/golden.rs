@@ -19,7 +19,7 @@ use lapidary_data::Batch;
 use lapidary_kernels::precision::Precision;
 use lapidary_models::bert::Bert;
 use lapidary_models::checkpoint::SafetensorsFile;
-use lapidary_models::layer::{Embedding, Initializer, LayerNorm, Linear, Pictures};
+use lapidary_models::layer::{Embedding, Initializer, Linear, Norm, Pictures};
 use lapidary_models::resnet::{ResNet, ResNetConfig, Shortcut};
 use lapidary_models::{Checkpointed, ModelError, Pass, parameters};
 use lapidary_ops as ops;
@@ -111,7 +111,7 @@ pub fn small_resnet() -> Network<ResNet, ClassifiedPictures> {
 #[derive(Module, Debug)]
 pub struct Tied {
     embedding: Embedding,
-    norm: LayerNorm,
+    norm: Norm,
     shared: Linear,
 }
 
@@ -148,7 +148,7 @@ pub fn tied() -> Network<Tied, TiedProblem> {
     let init = &mut Initializer::new(0, 0.02, &Device::flex().autodiff());
     let model = Tied {
         embedding: Embedding::new(11, 6, init),
-        norm: LayerNorm::new(6, 1e-5, init),
+        norm: Norm::layer(6, 1e-5, init),
         shared: Linear::new(6, 6, true, init),
     };
     let ids = oracle.integers("ids").into_iter().map(|id| id as u32).collect();

@@ -97,7 +97,7 @@ fn long_sentences_are_divided_between_words() {
     let found: Vec<_> = set.rows.iter().map(|row| (row.sentence, row.words.clone(), row.row.ids.len())).collect();
     assert_eq!(found, [(0, 0..3, 7), (0, 3..4, 4), (1, 0..1, 3), (2, 0..1, 7), (2, 1..2, 3)]);
     assert_eq!((set.divided, set.cut_words, set.tokenless), (2, 1, 0));
-    let batch = Batch::collate(&[&set.rows[2].row, &set.rows[1].row], tokenizer.pad_id());
+    let batch = Batch::collate(&[&set.rows[2].row, &set.rows[1].row], tokenizer.pad_id().unwrap());
     assert_eq!(batch.targets, [IGNORED, 2, IGNORED, IGNORED, IGNORED, 2, IGNORED, IGNORED]);
     let predicted: Vec<Vec<u32>> = set.rows.iter().map(|row| vec![row.sentence as u32; row.row.ids.len()]).collect();
     assert_eq!(set.join(&predicted), [vec![0; 4], vec![1], vec![2; 2]]);

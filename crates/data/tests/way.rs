@@ -19,7 +19,7 @@ fn from_a_world_to_batches_and_scores() {
     let mut rows = 0;
     for indices in batch::plan(&lengths, &options, 0) {
         let chosen: Vec<&Encoded> = indices.iter().map(|&index| &set.rows[index]).collect();
-        let batch = Batch::collate(&chosen, tokenizer.pad_id());
+        let batch = Batch::collate(&chosen, tokenizer.pad_id().unwrap());
         assert_eq!(batch.ids.len(), batch.rows * batch.length);
         rows += batch.rows;
     }

@@ -1,15 +1,19 @@
 //! A decoder's weights as inference reads them.
 
 use burn::tensor::Tensor;
+use lapidary_kernels::activation::{Activation, gated};
+use lapidary_kernels::attention::CachedOptions;
 use lapidary_kernels::choice::softmax;
 use lapidary_kernels::embedding::gather;
+use lapidary_kernels::gelu::gelu;
 use lapidary_kernels::layer_norm::layer_norm;
 use lapidary_kernels::linear::linear_backward_input;
 use lapidary_kernels::packed::PackedLinear;
 use lapidary_kernels::precision::Precision;
+use lapidary_kernels::rms_norm::rms_norm;
 use lapidary_kernels::rotary::{Rotary, Turns};
 use lapidary_models::decoder::Decoder;
-use lapidary_models::layer::{Embedding, LayerNorm, Linear};
+use lapidary_models::layer::{Embedding, Linear, Norm};
 use lapidary_models::trunk::Block;
 
 use crate::cache::KvCache;
@@ -23,20 +27,51 @@ pub struct PackedDecoder {
     pub(crate) tokens: Table,
     /// Unless positions are told by turning.
     positions: Option<Table>,
-    rotary: Option<Rotary>,
+    /// What tokens' vectors are multiplied by.
+    embedding_scale: Option<f32>,
+    /// How queries and keys are turned; a block says which of them is its own.
+    rotaries: Vec<Rotary>,
     longest: usize,
     pub(crate) blocks: Vec<PackedBlock>,
-    pub(crate) norm: Norm,
+    pub(crate) norm: PackedNorm,
     pub(crate) output: Dense,
     /// Reads what the pass before said of a place, if the model does.
     pub(crate) estimate: Option<Dense>,
-    pub(crate) heads: usize,
-    /// How many of the last heads have the keys of the tokens before.
-    pub(crate) shifted: usize,
+    pub(crate) heads: Heads,
     pub(crate) width: usize,
     /// Whether a place of a canvas says what the next is to become, and the token before it what its first is.
     pub(crate) shifted_canvas: bool,
     precision: Precision,
+}
+
+/// The heads of every block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heads {
+    /// `H`.
+    pub queries: usize,
+    /// `G`, a divisor of it.
+    pub keys: usize,
+    /// `K`.
+    pub width: usize,
+    /// How many of the last heads of keys have the keys of the tokens before.
+    pub shifted: usize,
+}
+
+impl Heads {
+    /// Numbers of a token's queries, `H K`.
+    pub fn of_queries(&self) -> usize {
+        self.queries * self.width
+    }
+
+    /// Numbers of a token's keys, or of its values, `G K`.
+    pub fn of_keys(&self) -> usize {
+        self.keys * self.width
+    }
+
+    /// Numbers of a token's queries, keys and values together.
+    pub fn of_row(&self) -> usize {
+        self.of_queries() + 2 * self.of_keys()
+    }
 }
 
 /// `[rows, width]`.
@@ -48,19 +83,29 @@ pub(crate) struct Table {
 
 #[derive(Clone)]
 pub(crate) struct PackedBlock {
-    pub attention_norm: Norm,
-    /// Queries, keys and values, one under the other: `[3 D, D]`.
+    pub attention_norm: PackedNorm,
+    /// Queries, keys and values, one under the other: `[(H + 2 G) K, D]`.
     pub inputs: Dense,
+    /// Of each head of queries and of keys.
+    head_norms: Option<[PackedNorm; 2]>,
+    /// Its own of the decoder's ways to turn them.
+    pub rotary: Option<usize>,
+    pub options: CachedOptions,
     pub output: Dense,
-    pub feed_forward_norm: Norm,
+    pub attention_out_norm: Option<PackedNorm>,
+    pub feed_forward_norm: PackedNorm,
+    /// `[F, D]`, the gate's matrix above it if there is one.
     pub up: Dense,
+    gate: Option<Activation>,
     pub down: Dense,
+    pub feed_forward_out_norm: Option<PackedNorm>,
 }
 
 #[derive(Clone)]
-pub(crate) struct Norm {
+pub(crate) struct PackedNorm {
     gamma: Vec<f32>,
-    beta: Vec<f32>,
+    /// Of a layer norm.
+    beta: Option<Vec<f32>>,
     eps: f32,
 }
 
@@ -77,24 +122,42 @@ impl PackedDecoder {
     /// [`DecodeError::Cut`]: the decoder has been cut to few bits.
     pub fn new(decoder: &Decoder, precision: Precision) -> Result<Self, DecodeError> {
         let tokens = Table::new(&decoder.tokens)?;
-        let attention = decoder.trunk.blocks.first().map(|block| &block.attention);
+        let mut rotaries: Vec<Rotary> = Vec::new();
+        let mut blocks = Vec::new();
+        for block in &decoder.trunk.blocks {
+            let rotary = block.attention.rotary().map(|rotary| {
+                rotaries.iter().position(|known| known == rotary).unwrap_or_else(|| {
+                    rotaries.push(rotary.clone());
+                    rotaries.len() - 1
+                })
+            });
+            blocks.push(PackedBlock::new(block, rotary, precision)?);
+        }
+        let heads = decoder.trunk.blocks.first().map(|block| block.attention.config());
+        let heads = heads.map_or(Heads { queries: 1, keys: 1, width: tokens.width, shifted: 0 }, |config| Heads {
+            queries: config.heads,
+            keys: config.kv_heads,
+            width: config.head_width,
+            shifted: config.shifted,
+        });
         Ok(Self {
             positions: decoder.positions.as_ref().map(Table::new).transpose()?,
-            rotary: attention.and_then(|attention| attention.rotary().cloned()),
+            embedding_scale: decoder.embedding_scale(),
+            rotaries,
             longest: decoder.longest(),
             shifted_canvas: decoder.has_shifted_canvas(),
-            blocks: decoder
-                .trunk
-                .blocks
-                .iter()
-                .map(|block| PackedBlock::new(block, precision))
-                .collect::<Result<_, _>>()?,
-            norm: Norm::new(&decoder.norm),
-            output: Dense::new(&[&decoder.output], precision)?,
+            blocks,
+            norm: PackedNorm::new(&decoder.norm),
+            output: match &decoder.output {
+                Some(output) => Dense::new(&[output], precision)?,
+                None => Dense {
+                    weight: PackedLinear::new(&tokens.data, tokens.rows(), tokens.width, precision),
+                    bias: None,
+                },
+            },
             estimate: decoder.estimate.as_ref().map(|linear| Dense::new(&[linear], precision)).transpose()?,
             precision,
-            heads: attention.map_or(1, |attention| attention.count()),
-            shifted: attention.map_or(0, |attention| attention.shifted()),
+            heads,
             width: tokens.width,
             tokens,
         })
@@ -113,7 +176,7 @@ impl PackedDecoder {
 
     /// An empty cache for one sequence of at most `capacity` tokens, or as many as the model has positions.
     pub fn cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.blocks.len(), capacity.min(self.longest), self.heads, self.width / self.heads)
+        KvCache::new(self.blocks.len(), capacity.min(self.longest), self.heads.keys, self.heads.width)
     }
 
     pub(crate) fn check(&self, ids: &[u32], cache: &KvCache) -> Result<(), DecodeError> {
@@ -131,6 +194,9 @@ impl PackedDecoder {
     /// Vectors of tokens, those of their positions added if there are any: `[N, D]`.
     pub(crate) fn embed(&self, ids: &[u32], positions: &[u32]) -> Vec<f32> {
         let mut x = self.tokens.rows_of(ids);
+        if let Some(scale) = self.embedding_scale {
+            x.iter_mut().for_each(|x| *x *= scale);
+        }
         if let Some(table) = &self.positions {
             x.iter_mut().zip(table.rows_of(positions)).for_each(|(x, position)| *x += position);
         }
@@ -151,17 +217,19 @@ impl PackedDecoder {
         Some(expected)
     }
 
-    /// How the queries and keys of tokens are turned, if they are.
-    pub(crate) fn turns(&self, positions: &[u32]) -> Option<RowTurns> {
-        let frequencies = &self.rotary.as_ref()?.frequencies;
-        let behind: Vec<u32> =
-            positions.iter().take(if self.shifted == 0 { 0 } else { usize::MAX }).map(|it| it + 1).collect();
-        Some(RowTurns {
-            own: Turns::new(frequencies, positions),
-            behind: Turns::new(frequencies, &behind),
-            width: self.width,
-            shifted: self.shifted * (self.width / self.heads),
-        })
+    /// How the queries and keys of tokens are turned, in each of the ways.
+    pub(crate) fn turns(&self, positions: &[u32]) -> Vec<RowTurns> {
+        let heads = self.heads;
+        let behind: Vec<u32> = match heads.shifted {
+            0 => Vec::new(),
+            _ => positions.iter().map(|position| position + 1).collect(),
+        };
+        let turns = |rotary: &Rotary| RowTurns {
+            own: Turns::new(&rotary.frequencies, positions),
+            behind: Turns::new(&rotary.frequencies, &behind),
+            heads,
+        };
+        self.rotaries.iter().map(turns).collect()
     }
 }
 
@@ -170,32 +238,71 @@ pub(crate) struct RowTurns {
     own: Turns,
     /// Of the keys that belong to the positions behind.
     behind: Turns,
-    width: usize,
-    /// Columns of those keys.
-    shifted: usize,
+    heads: Heads,
 }
 
 impl RowTurns {
-    /// Turns `rows [N, 3 D]` where they lie.
-    pub(crate) fn apply(&self, rows: &mut [f32]) {
-        let (stride, keys_end) = (3 * self.width, 2 * self.width);
-        let own_end = keys_end - self.shifted;
-        self.own.apply(rows, stride, 0..own_end);
-        self.behind.apply(rows, stride, own_end..keys_end);
+    /// Turns `rows [N, (H + 2 G) K]` where they lie.
+    fn apply(&self, rows: &mut [f32]) {
+        let keys_end = self.heads.of_queries() + self.heads.of_keys();
+        let own_end = keys_end - self.heads.shifted * self.heads.width;
+        self.own.apply(rows, self.heads.of_row(), 0..own_end);
+        self.behind.apply(rows, self.heads.of_row(), own_end..keys_end);
     }
 }
 
 impl PackedBlock {
-    fn new(block: &Block, precision: Precision) -> Result<Self, DecodeError> {
+    fn new(block: &Block, rotary: Option<usize>, precision: Precision) -> Result<Self, DecodeError> {
         let (attention, feed_forward) = (&block.attention, &block.feed_forward);
+        let config = attention.config();
+        let head_norms = attention.query_norm.as_ref().zip(attention.key_norm.as_ref());
+        let ups: Vec<&Linear> = feed_forward.gate.iter().chain([&feed_forward.up]).collect();
         Ok(Self {
-            attention_norm: Norm::new(&block.attention_norm),
+            attention_norm: PackedNorm::new(&block.attention_norm),
             inputs: Dense::new(&[&attention.query, &attention.key, &attention.value], precision)?,
+            head_norms: head_norms.map(|(query, key)| [query, key].map(PackedNorm::new)),
+            rotary,
+            options: CachedOptions {
+                window: config.window,
+                scale: config.scale,
+                soft_cap: config.soft_cap,
+                canvas: None,
+            },
             output: Dense::new(&[&attention.output], precision)?,
-            feed_forward_norm: Norm::new(&block.feed_forward_norm),
-            up: Dense::new(&[&feed_forward.up], precision)?,
+            attention_out_norm: block.attention_out_norm.as_ref().map(PackedNorm::new),
+            feed_forward_norm: PackedNorm::new(&block.feed_forward_norm),
+            up: Dense::new(&ups, precision)?,
+            gate: feed_forward.gate.as_ref().map(|_| feed_forward.activation()),
             down: Dense::new(&[&feed_forward.down], precision)?,
+            feed_forward_out_norm: block.feed_forward_out_norm.as_ref().map(PackedNorm::new),
         })
+    }
+
+    /// Normalizes and turns queries and keys where they lie, in `rows [N, (H + 2 G) K]`.
+    pub(crate) fn place(&self, rows: &mut [f32], heads: Heads, turns: &[RowTurns]) {
+        if let Some([of_queries, of_keys]) = &self.head_norms {
+            for row in rows.chunks_exact_mut(heads.of_row()) {
+                let (queries, rest) = row.split_at_mut(heads.of_queries());
+                of_queries.apply_in_place(queries);
+                of_keys.apply_in_place(&mut rest[..heads.of_keys()]);
+            }
+        }
+        if let Some(turns) = self.rotary.and_then(|rotary| turns.get(rotary)) {
+            turns.apply(rows);
+        }
+    }
+
+    /// Numbers between `up` and `down`, `F`.
+    pub(crate) fn inner(&self) -> usize {
+        self.down.weight.input()
+    }
+
+    /// What `up` gave to the input of `down`, row after row.
+    pub(crate) fn activate(&self, inner: &[f32], activated: &mut [f32]) {
+        match self.gate {
+            Some(activation) => gated(activation, inner, self.inner(), activated),
+            None => gelu(inner, activated),
+        }
     }
 }
 
@@ -219,14 +326,30 @@ impl Table {
     }
 }
 
-impl Norm {
-    fn new(norm: &LayerNorm) -> Self {
-        Self { gamma: numbers(norm.weight.val()), beta: numbers(norm.bias.val()), eps: norm.eps() }
+impl PackedNorm {
+    fn new(norm: &Norm) -> Self {
+        let beta = norm.bias.as_ref().map(|bias| numbers(bias.val()));
+        Self { gamma: numbers(norm.used_weight()), beta, eps: norm.eps() }
     }
 
     /// Rows of `x` to rows of `y`.
     pub(crate) fn apply(&self, x: &[f32], y: &mut [f32]) {
-        layer_norm(x, None, &self.gamma, &self.beta, self.eps, y);
+        match &self.beta {
+            Some(beta) => layer_norm(x, None, &self.gamma, beta, self.eps, y),
+            None => rms_norm(x, None, &self.gamma, self.eps, y),
+        }
+    }
+
+    fn apply_in_place(&self, x: &mut [f32]) {
+        let before = x.to_vec();
+        self.apply(&before, x);
+    }
+
+    /// Adds the norm of each row of `x` to that of `y`.
+    pub(crate) fn add(&self, x: &[f32], y: &mut [f32]) {
+        let mut normed = vec![0.0; x.len()];
+        self.apply(x, &mut normed);
+        y.iter_mut().zip(normed).for_each(|(y, normed)| *y += normed);
     }
 }
 
@@ -251,6 +374,13 @@ impl Dense {
 
     fn bytes(&self) -> usize {
         self.weight.bytes()
+    }
+
+    /// `residual` and what `x` makes, which is normalized first if there is a norm.
+    pub(crate) fn added(&self, norm: Option<&PackedNorm>, x: &[f32], mut residual: Vec<f32>) -> Vec<f32> {
+        let Some(norm) = norm else { return self.forward(x, Some(&residual)) };
+        norm.add(&self.forward(x, None), &mut residual);
+        residual
     }
 
     /// Rows of `x` to new rows, `residual` added.

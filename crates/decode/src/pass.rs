@@ -7,12 +7,11 @@
 use std::borrow::BorrowMut;
 
 use lapidary_kernels::attention::{CachedOptions, KeyValueCache, NewTokens, attention_cached};
-use lapidary_kernels::gelu::gelu;
 use rayon::prelude::*;
 
 use crate::cache::KvCache;
 use crate::error::DecodeError;
-use crate::packed_decoder::PackedDecoder;
+use crate::packed_decoder::{Heads, PackedDecoder};
 
 /// Whose logits are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +183,6 @@ impl PackedDecoder {
         expected: Option<&[f32]>,
         sequences: &mut [(&[Part], &mut KvCache)],
     ) -> Vec<f32> {
-        let width = self.width;
         let positions: Vec<u32> = sequences
             .iter()
             .flat_map(|(parts, _)| parts.iter())
@@ -204,56 +202,36 @@ impl PackedDecoder {
         }
         let turns = self.turns(&positions);
         let mut normed = vec![0.0; x.len()];
-        let mut mixed = vec![0.0; x.len()];
+        let (row, out_row) = (self.heads.of_row(), self.heads.of_queries());
+        let mut mixed = vec![0.0; ids.len() * out_row];
         for (index, block) in self.blocks.iter().enumerate() {
             block.attention_norm.apply(&x, &mut normed);
-            let mut rows = block.inputs.forward(&normed, None); // [N, 3 D]
-            if let Some(turns) = &turns {
-                turns.apply(&mut rows);
-            }
+            let mut rows = block.inputs.forward(&normed, None); // [N, (H + 2 G) K]
+            block.place(&mut rows, self.heads, &turns);
             let (mut rows, mut rest) = (rows.as_slice(), mixed.as_mut_slice());
             let mut tasks = Vec::with_capacity(sequences.len());
             for (parts, cache) in &mut *sequences {
                 let tokens: usize = parts.iter().map(|part| part.tokens).sum();
-                let (of_sequence, behind) = rows.split_at(tokens * 3 * width);
-                let (out, out_behind) = std::mem::take(&mut rest).split_at_mut(tokens * width);
+                let (of_sequence, behind) = rows.split_at(tokens * row);
+                let (out, out_behind) = std::mem::take(&mut rest).split_at_mut(tokens * out_row);
                 (rows, rest) = (behind, out_behind);
                 tasks.push((*parts, &mut cache.blocks[index], of_sequence, out));
             }
             let mix = |(parts, cache, rows, out): (&[Part], &mut KeyValueCache, &[f32], &mut [f32])| {
-                self.mix(parts, cache, rows, out)
+                mix(self.heads, &block.options, parts, cache, rows, out)
             };
             match tasks.len() {
                 1 => tasks.into_iter().for_each(mix),
                 _ => tasks.into_par_iter().with_max_len(1).for_each(mix),
             }
-            x = block.output.forward(&mixed, Some(&x));
+            x = block.output.added(block.attention_out_norm.as_ref(), &mixed, x);
             block.feed_forward_norm.apply(&x, &mut normed);
-            let inner = block.up.forward(&normed, None); // [N, F]
-            let mut activated = vec![0.0; inner.len()];
-            gelu(&inner, &mut activated);
-            x = block.down.forward(&activated, Some(&x));
+            let inner = block.up.forward(&normed, None); // [N, F], or [N, 2 F] with a gate
+            let mut activated = vec![0.0; ids.len() * block.inner()];
+            block.activate(&inner, &mut activated);
+            x = block.down.added(block.feed_forward_out_norm.as_ref(), &activated, x);
         }
         x
-    }
-
-    /// Attention of one sequence: rows of queries, keys and values `[N, 3 D]` → `out [N, D]`.
-    fn mix(&self, parts: &[Part], cache: &mut KeyValueCache, rows: &[f32], out: &mut [f32]) {
-        let width = self.width;
-        let (mut rest, mut out) = (rows, out);
-        for part in parts {
-            let (rows, behind) = rest.split_at(part.tokens * 3 * width);
-            let (mixed, out_behind) = std::mem::take(&mut out).split_at_mut(part.tokens * width);
-            (rest, out) = (behind, out_behind);
-            remember(cache, rows, part.past, width, self.shifted);
-            let queries: Vec<f32> = rows.chunks_exact(3 * width).flat_map(|row| &row[..width]).copied().collect();
-            let new = NewTokens { queries: &queries, heads: self.heads, past: part.past };
-            let options = CachedOptions { canvas: part.canvas.then_some(0), ..CachedOptions::default() };
-            attention_cached(new, cache, &options, mixed);
-        }
-        if let [first, _, ..] = parts {
-            remember(cache, &rows[..first.tokens * 3 * width], first.past, width, self.shifted);
-        }
     }
 
     /// Rows of what the last block gives to logits `[N, V]`.
@@ -264,9 +242,36 @@ impl PackedDecoder {
     }
 }
 
-/// Takes the keys and values of new tokens out of rows of queries, keys and values, each part `width` wide.
-fn remember(cache: &mut KeyValueCache, rows: &[f32], past: usize, width: usize, shifted: usize) {
-    for (position, row) in (past..).zip(rows.chunks_exact(3 * width)) {
-        cache.put_shifting(position, &row[width..2 * width], &row[2 * width..], shifted);
+/// Attention of one sequence: rows of queries, keys and values `[N, (H + 2 G) K]` → `out [N, H K]`.
+fn mix(
+    heads: Heads,
+    options: &CachedOptions,
+    parts: &[Part],
+    cache: &mut KeyValueCache,
+    rows: &[f32],
+    out: &mut [f32],
+) {
+    let (row, queries) = (heads.of_row(), heads.of_queries());
+    let (mut rest, mut out) = (rows, out);
+    for part in parts {
+        let (rows, behind) = rest.split_at(part.tokens * row);
+        let (mixed, out_behind) = std::mem::take(&mut out).split_at_mut(part.tokens * queries);
+        (rest, out) = (behind, out_behind);
+        remember(cache, rows, part.past, heads);
+        let queries: Vec<f32> = rows.chunks_exact(row).flat_map(|row| &row[..queries]).copied().collect();
+        let new = NewTokens { queries: &queries, heads: heads.queries, past: part.past };
+        let options = CachedOptions { canvas: part.canvas.then_some(0), ..*options };
+        attention_cached(new, cache, &options, mixed);
+    }
+    if let [first, _, ..] = parts {
+        remember(cache, &rows[..first.tokens * row], first.past, heads);
+    }
+}
+
+/// Takes the keys and values of new tokens out of rows of queries, keys and values.
+fn remember(cache: &mut KeyValueCache, rows: &[f32], past: usize, heads: Heads) {
+    for (position, row) in (past..).zip(rows.chunks_exact(heads.of_row())) {
+        let (keys, values) = row[heads.of_queries()..].split_at(heads.of_keys());
+        cache.put_shifting(position, keys, values, heads.shifted);
     }
 }

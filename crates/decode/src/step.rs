@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use lapidary_kernels::attention::{CachedOptions, NewTokens, attention_cached_head};
-use lapidary_kernels::gelu::gelu;
+use lapidary_kernels::attention::{NewTokens, attention_cached_head};
 use lapidary_kernels::packed::PackedLinear;
 use lapidary_kernels::team::{Ahead, Team, part};
 
 use crate::cache::KvCache;
 use crate::error::DecodeError;
-use crate::packed_decoder::{Dense, PackedDecoder};
+use crate::packed_decoder::{Dense, PackedBlock, PackedDecoder, PackedNorm};
 
 /// What a step writes on the way, kept from one to the next.
 pub struct Stepper<'a> {
@@ -20,6 +19,7 @@ pub struct Stepper<'a> {
     inputs: Vec<f32>,
     mixed: Vec<f32>,
     inner: Vec<f32>,
+    activated: Vec<f32>,
     logits: Vec<f32>,
 }
 
@@ -27,14 +27,15 @@ impl<'a> Stepper<'a> {
     /// For sequences of one decoder.
     pub fn new(decoder: &'a PackedDecoder) -> Self {
         let row = || vec![0.0; decoder.width];
-        let inner = decoder.blocks.iter().map(|block| block.up.weight.output()).max().unwrap_or(0);
+        let widest = |of: fn(&PackedBlock) -> usize| decoder.blocks.iter().map(of).max().unwrap_or(0);
         Self {
             x: row(),
             next: row(),
             normed: row(),
-            inputs: vec![0.0; 3 * decoder.width],
-            mixed: row(),
-            inner: vec![0.0; inner],
+            inputs: vec![0.0; decoder.heads.of_row()],
+            mixed: vec![0.0; decoder.heads.of_queries()],
+            inner: vec![0.0; widest(|block| block.up.weight.output())],
+            activated: vec![0.0; widest(PackedBlock::inner)],
             logits: vec![0.0; decoder.output.weight.output()],
             decoder,
         }
@@ -48,7 +49,7 @@ impl<'a> Stepper<'a> {
     pub fn step(&mut self, id: u32, cache: &mut KvCache, team: &mut Team) -> Result<&[f32], DecodeError> {
         let decoder = self.decoder;
         decoder.check(&[id], cache)?;
-        let (past, head_width) = (cache.len, decoder.width / decoder.heads);
+        let (past, heads) = (cache.len, decoder.heads);
         self.x.copy_from_slice(&decoder.embed(&[id], &[past as u32]));
         let size = team.size();
         let ahead = |dense: &Dense, index: usize| {
@@ -58,55 +59,59 @@ impl<'a> Stepper<'a> {
         let afterwards = decoder.blocks.iter().skip(1).map(|block| &block.inputs).chain([&decoder.output]);
         for ((block, after), remembered) in decoder.blocks.iter().zip(afterwards).zip(&mut cache.blocks) {
             block.attention_norm.apply(&self.x, &mut self.normed);
-            let (normed, heads, outputs) = (&self.normed, remembered.heads_mut(), self.inputs.len());
+            let (normed, caches, outputs) = (&self.normed, remembered.heads_mut(), self.inputs.len());
             team.split(
                 &mut self.inputs,
                 PackedLinear::PANEL,
                 |index| ahead(&block.output, index),
                 |columns, inputs| {
                     // About those heads that this thread reads next.
-                    let [first, end] = [columns.start, columns.end].map(|column| column * heads.len() / outputs);
-                    heads[first..end].iter().for_each(|head| head.prefetch(past + 1));
+                    let [first, end] = [columns.start, columns.end].map(|column| column * caches.len() / outputs);
+                    caches[first..end].iter().for_each(|head| head.prefetch(past + 1));
                     columns_of(&block.inputs, normed, None, columns, inputs);
                 },
             );
-            if let Some(turns) = &turns {
-                turns.apply(&mut self.inputs);
-            }
-            let (queries, rest) = self.inputs.split_at(decoder.width);
-            let (keys, values) = rest.split_at(decoder.width);
-            let new = NewTokens { queries, heads: decoder.heads, past };
-            let mut heads: Vec<_> = heads.iter_mut().zip(self.mixed.chunks_exact_mut(head_width)).collect();
+            block.place(&mut self.inputs, heads, &turns);
+            let (queries, rest) = self.inputs.split_at(heads.of_queries());
+            let (keys, values) = rest.split_at(heads.of_keys());
+            let new = NewTokens { queries, heads: heads.queries, past };
+            let group = heads.of_queries() / heads.keys;
+            let mut caches: Vec<_> = caches.iter_mut().zip(self.mixed.chunks_exact_mut(group)).collect();
             team.split(
-                &mut heads,
+                &mut caches,
                 1,
                 |index| ahead(&block.output, index),
-                |range, heads| {
-                    for (head, (cache, mixed)) in range.zip(heads) {
-                        let part = head * head_width..(head + 1) * head_width;
-                        match head < decoder.heads - decoder.shifted {
+                |range, caches| {
+                    for (head, (cache, mixed)) in range.zip(caches) {
+                        let part = head * heads.width..(head + 1) * heads.width;
+                        match head < heads.keys - heads.shifted {
                             true => cache.put(past, &keys[part.clone()], &values[part]),
                             false => cache.put_shifted(past, &keys[part.clone()], &values[part]),
                         }
-                        let options = CachedOptions::default();
-                        attention_cached_head(new, cache, &options, head, decoder.heads, mixed);
+                        attention_cached_head(new, cache, &block.options, head, heads.keys, mixed);
                     }
                 },
             );
-            forward(&block.output, &self.mixed, Some(&self.x), &mut self.next, team, |index| ahead(&block.up, index));
+            let next = |index| ahead(&block.up, index);
+            added(&block.output, block.attention_out_norm.as_ref(), &self.mixed, &self.x, &mut self.next, team, next);
             block.feed_forward_norm.apply(&self.next, &mut self.normed);
-            let (normed, up) = (&self.normed, &block.up);
-            team.split(
-                &mut self.inner,
-                PackedLinear::PANEL,
-                |index| ahead(&block.down, index),
-                |columns, inner| {
-                    columns_of(up, normed, None, columns, inner);
-                    let before = inner.to_vec();
-                    gelu(&before, inner);
-                },
-            );
-            forward(&block.down, &self.inner, Some(&self.next), &mut self.x, team, |index| ahead(after, index));
+            let (normed, up, down) = (&self.normed, &block.up, |index| ahead(&block.down, index));
+            let activated = &mut self.activated[..block.inner()];
+            if up.weight.output() == activated.len() {
+                team.split(activated, PackedLinear::PANEL, down, |columns, activated| {
+                    columns_of(up, normed, None, columns, activated);
+                    let before = activated.to_vec();
+                    block.activate(&before, activated);
+                });
+            } else {
+                // A gate and what it is for lie far apart, and their product is a small part of the step.
+                let inner = &mut self.inner[..up.weight.output()];
+                forward(up, normed, None, inner, team, down);
+                block.activate(inner, activated);
+            }
+            let next = |index| ahead(after, index);
+            let norm = block.feed_forward_out_norm.as_ref();
+            added(&block.down, norm, &self.activated[..block.inner()], &self.next, &mut self.x, team, next);
         }
         cache.note(past, &[id]);
         cache.len += 1;
@@ -115,6 +120,23 @@ impl<'a> Stepper<'a> {
         forward(&decoder.output, &self.normed, None, &mut self.logits, team, |index| ahead(first, index));
         Ok(&self.logits)
     }
+}
+
+/// `y = norm(x wᵀ + bias) + residual` of one row; the product's columns are shared by the team.
+fn added(
+    dense: &Dense,
+    norm: Option<&PackedNorm>,
+    x: &[f32],
+    residual: &[f32],
+    y: &mut [f32],
+    team: &mut Team,
+    ahead: impl Fn(usize) -> Ahead + Sync,
+) {
+    let Some(norm) = norm else { return forward(dense, x, Some(residual), y, team, ahead) };
+    let mut product = vec![0.0; y.len()];
+    forward(dense, x, None, &mut product, team, ahead);
+    y.copy_from_slice(residual);
+    norm.add(&product, y);
 }
 
 /// `y = x wᵀ + bias + residual` of one row, the columns shared by the team.

@@ -6,12 +6,14 @@ mod speculative;
 
 use burn::tensor::{Device, Tensor};
 use lapidary_decode::{DecodeError, KvCache, PackedDecoder, Positions, Stepper, generate, most_likely};
+use lapidary_kernels::activation::Activation;
 use lapidary_kernels::mask::Mask;
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::team::with_team;
 use lapidary_models::Pass;
-use lapidary_models::decoder::{Decoder, DecoderConfig, PositionEncoding};
-use lapidary_models::layer::WeightRange;
+use lapidary_models::decoder::{Decoder, DecoderConfig, DecoderParts, PositionEncoding};
+use lapidary_models::layer::{AttentionConfig, FeedForwardConfig, NormKind, RotaryConfig, WeightRange};
+use lapidary_models::trunk::{LocalBlocks, Locals, NormPlacement, TrunkConfig};
 
 const CONFIG: DecoderConfig = DecoderConfig {
     vocabulary: 53,
@@ -30,12 +32,42 @@ fn decoder() -> Decoder {
     Decoder::new(&CONFIG, 7, &Device::flex())
 }
 
-/// Both ways to tell positions, with and without heads whose keys are those of the tokens before.
-fn decoders() -> [Decoder; 4] {
+/// Both ways to tell positions, with and without heads whose keys are those of the tokens before; and one of another kind.
+fn decoders() -> [Decoder; 5] {
     let rotary = DecoderConfig { position_encoding: PositionEncoding::ROTARY, ..CONFIG };
     let shifted = [DecoderConfig { shifted_heads: 2, ..CONFIG }, DecoderConfig { shifted_heads: 1, ..rotary.clone() }];
     let [learned, turned] = shifted.map(|config| Decoder::new(&config, 7, &Device::flex()));
-    [decoder(), Decoder::new(&rotary, 7, &Device::flex()), learned, turned]
+    [decoder(), Decoder::new(&rotary, 7, &Device::flex()), learned, turned, gated()]
+}
+
+/// With shared keys, windows, gates, and norms around everything, as Gemma has them.
+fn gated() -> Decoder {
+    let parts = CONFIG.parts();
+    let norm = NormKind::RootMeanSquareAroundOne;
+    let attention = AttentionConfig {
+        heads: 4,
+        kv_heads: 2,
+        head_width: 14,
+        bias: false,
+        head_norm: Some((norm, 1e-5)),
+        rotary: Some(RotaryConfig::new(1000.0)),
+        scale: Some(0.3),
+        soft_cap: Some(2.0),
+        ..parts.trunk.attention.clone()
+    };
+    let local = LocalBlocks { window: 5, rotary: Some(RotaryConfig::new(10.0)), which: Locals::AllButEvery(2) };
+    let trunk = TrunkConfig {
+        blocks: 3,
+        attention,
+        local: Some(local),
+        feed_forward: FeedForwardConfig { gate: Some(Activation::GeluTanh), ..parts.trunk.feed_forward },
+        placement: NormPlacement::Around,
+        norm,
+        ..parts.trunk
+    };
+    let parts =
+        DecoderParts { trunk, is_tied: true, has_position_table: false, embedding_scale: Some(6.0), ..CONFIG.parts() };
+    Decoder::of(&parts, 7, &Device::flex())
 }
 
 /// One whose canvases are said by the places before them.
@@ -147,7 +179,7 @@ fn what_does_not_fit_is_an_error() {
     cut.trunk.blocks[0].feed_forward.up.activation_bits = Some(8);
     assert!(matches!(PackedDecoder::new(&cut, Precision::F32), Err(DecodeError::Cut { .. })));
     let mut cut = decoder();
-    let weight = &cut.output.weight;
-    cut.output.range = Some(WeightRange::new(vec![0.1], vec![8.0], 4, weight));
+    let output = cut.output.as_mut().unwrap();
+    output.range = Some(WeightRange::new(vec![0.1], vec![8.0], 4, &output.weight));
     assert!(matches!(PackedDecoder::new(&cut, Precision::F32), Err(DecodeError::Cut { .. })));
 }

@@ -56,7 +56,7 @@ fn a_shifted_canvas_is_said_by_the_places_before() {
         let mask = Mask::canvas([prompt - 1]);
         let x = decoder.hidden(&ids, 1, &mask, None, &pass).unwrap();
         let said = decoder.expected(x.clone(), &pass);
-        let expected: Vec<f32> = decoder.output.forward(x, &pass).into_data().iter::<f32>().collect();
+        let expected: Vec<f32> = decoder.project(x, &pass).into_data().iter::<f32>().collect();
         let mut cache = prompted(&packed, &ids[..prompt]);
         let causal = packed.read(&[7], &mut cache.clone(), Positions::Last).unwrap();
         let first = packed.repair(&ids[prompt..], &mut cache).unwrap();
@@ -69,7 +69,7 @@ fn a_shifted_canvas_is_said_by_the_places_before() {
         estimate[prompt * 36..].copy_from_slice(&said[(prompt - 1) * 36..22 * 36]);
         let estimate = Tensor::<2>::from_data(TensorData::new(estimate, [23, 36]), &Device::flex());
         let x = decoder.hidden(&ids, 1, &mask, Some(estimate), &pass).unwrap();
-        let expected: Vec<f32> = decoder.output.forward(x, &pass).into_data().iter::<f32>().collect();
+        let expected: Vec<f32> = decoder.project(x, &pass).into_data().iter::<f32>().collect();
         let again = packed.repair_again(&[&ids[prompt..]], &of_places, std::slice::from_mut(&mut cache)).unwrap();
         close(&again, &expected[(prompt - 1) * 53..22 * 53]);
         // The prompt's last token is in the cache as if no canvas had been.
@@ -100,7 +100,7 @@ fn a_pass_reads_what_the_pass_before_said() {
     estimate[..prompt * 36].fill(0.0);
     let estimate = Tensor::<2>::from_data(TensorData::new(estimate, [23, 36]), &Device::flex());
     let x = decoder.hidden(&ids, 1, &mask, Some(estimate), &pass).unwrap();
-    let logits: Vec<f32> = decoder.output.forward(x, &pass).into_data().iter::<f32>().collect();
+    let logits: Vec<f32> = decoder.project(x, &pass).into_data().iter::<f32>().collect();
     let again = packed.repair_again(&[&ids[prompt..]], &expected, std::slice::from_mut(&mut cache)).unwrap();
     close(&again, &logits[prompt * 53..]);
     assert_ne!(first, again);

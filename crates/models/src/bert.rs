@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::classifier::{Checkpointed, Classifier, Matrix, Task};
 use crate::error::ModelError;
-use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
+use crate::layer::{Embedding, Initializer, Linear, Norm};
 use crate::pass::Pass;
 use crate::trunk::{NormPlacement, Trunk, TrunkConfig};
 
@@ -194,7 +194,7 @@ pub struct BertEmbeddings {
     word: Embedding,
     position: Embedding,
     token_type: Embedding,
-    norm: LayerNorm,
+    norm: Norm,
 }
 
 /// Pooled first token → logits of classes.
@@ -247,21 +247,16 @@ impl Bert {
     pub fn new(config: &BertConfig, seed: u64, device: &Device) -> Self {
         let init = &mut Initializer::new(seed, config.deviation, device);
         let trunk = TrunkConfig {
-            width: config.width,
-            heads: config.heads,
-            shifted_heads: 0,
-            feed_forward: config.feed_forward,
-            blocks: config.blocks,
-            rotary: None,
-            norm: NormPlacement::After,
+            placement: NormPlacement::After,
             norm_eps: config.norm_eps as f32,
+            ..TrunkConfig::new(config.width, config.heads, config.feed_forward, config.blocks)
         };
         Self {
             embeddings: BertEmbeddings {
                 word: Embedding::new(config.vocabulary, config.width, init),
                 position: Embedding::new(config.positions, config.width, init),
                 token_type: Embedding::new(config.token_types, config.width, init),
-                norm: LayerNorm::new(config.width, config.norm_eps as f32, init),
+                norm: Norm::layer(config.width, config.norm_eps as f32, init),
             },
             trunk: Trunk::new(&trunk, init),
             head: BertHead::new(config, init),

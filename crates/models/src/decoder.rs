@@ -1,5 +1,6 @@
-//! A plain decoder: learned or rotary positions, norm before each half, its own output matrix. Under a causal mask it
-//! writes token after token, with a canvas it repairs many at once.
+//! A decoder: tokens, the trunk, an output matrix. Under a causal mask it writes token after token, with a canvas it
+//! repairs many at once. The product's own has learned or rotary positions and a norm before each half; how other people's
+//! checkpoints make one is in [`published`](crate::published).
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
@@ -12,10 +13,10 @@ use serde_json::{Value, json};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::classifier::{Checkpointed, Matrix};
 use crate::error::ModelError;
-use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
+use crate::layer::{AttentionConfig, Embedding, Initializer, Linear, Norm, NormKind, RotaryConfig};
 use crate::load::load;
 use crate::pass::Pass;
-use crate::trunk::{NormPlacement, Trunk, TrunkConfig};
+use crate::trunk::{Trunk, TrunkConfig};
 
 /// How a token knows where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -55,7 +56,7 @@ pub struct DecoderConfig {
     pub width: usize,
     /// `H`.
     pub heads: usize,
-    /// How many of them have the keys of the tokens before: see [`Attention::shifting`](crate::layer::Attention::shifting).
+    /// How many of them have the keys of the tokens before: see [`AttentionConfig::shifted`].
     pub shifted_heads: usize,
     /// `F`.
     pub feed_forward: usize,
@@ -128,19 +129,26 @@ impl DecoderConfig {
         Ok(read)
     }
 
+    /// What such a decoder is made of.
+    pub fn parts(&self) -> DecoderParts {
+        let rotary = self.position_encoding.base().map(RotaryConfig::new);
+        let plain = TrunkConfig::new(self.width, self.heads, self.feed_forward, self.blocks);
+        let attention = AttentionConfig { shifted: self.shifted_heads, rotary, ..plain.attention.clone() };
+        DecoderParts {
+            vocabulary: self.vocabulary,
+            longest: self.positions,
+            has_position_table: self.position_encoding == PositionEncoding::Learned,
+            trunk: TrunkConfig { attention, ..plain },
+            is_tied: false,
+            embedding_scale: None,
+            self_conditioning: self.self_conditioning,
+            shifted_canvas: self.shifted_canvas,
+        }
+    }
+
     /// Parameters of a decoder of these sizes.
     pub fn parameters(&self) -> u128 {
-        let [vocabulary, positions, width, inner, blocks] =
-            [self.vocabulary, self.positions, self.width, self.feed_forward, self.blocks].map(|size| size as u128);
-        let positions = if self.position_encoding == PositionEncoding::Learned { positions } else { 0 };
-        let tables = vocabulary.saturating_mul(2).saturating_add(positions).saturating_mul(width);
-        // Four square matrices and two others; their biases; two norms.
-        let matrices = width.saturating_mul(4).saturating_add(inner.saturating_mul(2)).saturating_mul(width);
-        let vectors = width.saturating_mul(9).saturating_add(inner);
-        let block = matrices.saturating_add(vectors);
-        let estimate = if self.self_conditioning { width.saturating_mul(width) } else { 0 };
-        let ends = width.saturating_mul(2).saturating_add(estimate);
-        tables.saturating_add(blocks.saturating_mul(block)).saturating_add(ends)
+        self.parts().parameters()
     }
 
     /// Its `config.json`.
@@ -167,6 +175,53 @@ impl DecoderConfig {
     }
 }
 
+/// What a decoder is made of, whoever made its checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecoderParts {
+    /// `V`.
+    pub vocabulary: usize,
+    /// Longest input, in tokens.
+    pub longest: usize,
+    /// Whether each position has a vector that is added to the token's.
+    pub has_position_table: bool,
+    /// Blocks and the norm behind them.
+    pub trunk: TrunkConfig,
+    /// Whether the output matrix is the table of tokens.
+    pub is_tied: bool,
+    /// What tokens' vectors are multiplied by on their way in.
+    pub embedding_scale: Option<f32>,
+    /// See [`DecoderConfig::self_conditioning`].
+    pub self_conditioning: bool,
+    /// See [`DecoderConfig::shifted_canvas`].
+    pub shifted_canvas: bool,
+}
+
+impl DecoderParts {
+    /// How many numbers it has.
+    pub fn parameters(&self) -> u128 {
+        let [vocabulary, longest, width] =
+            [self.vocabulary, self.longest, self.trunk.attention.width].map(|size| size as u128);
+        let rows = vocabulary.saturating_mul(if self.is_tied { 1 } else { 2 });
+        let rows = rows.saturating_add(if self.has_position_table { longest } else { 0 });
+        let estimate = if self.self_conditioning { width.saturating_mul(width) } else { 0 };
+        let norm = width.saturating_mul(if self.trunk.norm == NormKind::Layer { 2 } else { 1 });
+        let ends = [estimate, norm, self.trunk.parameters()].into_iter();
+        ends.fold(rows.saturating_mul(width), u128::saturating_add)
+    }
+
+    /// Whether a checkpoint can hold that many, before memory is taken for them.
+    pub(crate) fn check(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
+        let bytes: u128 = checkpoint.tensors().map(|tensor| u128::from(tensor.bytes)).sum();
+        // Two bits a weight are the fewest.
+        if self.parameters() <= bytes.saturating_mul(4) {
+            return Ok(());
+        }
+        let reason =
+            format!("sizes make {} parameters, the checkpoint's tensors have {bytes} bytes", self.parameters());
+        Err(checkpoint.config().invalid("hidden_size", reason).into())
+    }
+}
+
 /// Predicts tokens from what the mask lets it see.
 #[derive(Module, Debug)]
 pub struct Decoder {
@@ -177,9 +232,9 @@ pub struct Decoder {
     /// The blocks.
     pub trunk: Trunk,
     /// After the last block.
-    pub norm: LayerNorm,
-    /// `[V, D]`.
-    pub output: Linear,
+    pub norm: Norm,
+    /// `[V, D]`, unless it is the table of tokens.
+    pub output: Option<Linear>,
     /// How what the pass before said of a place is read, `[D, D]`, if it is.
     pub estimate: Option<Linear>,
     #[module(skip)]
@@ -188,36 +243,50 @@ pub struct Decoder {
     longest: usize,
     #[module(skip)]
     shifted_canvas: bool,
+    #[module(skip)]
+    embedding_scale: Option<f32>,
 }
 
 impl Decoder {
     /// Fresh weights on `device`.
     pub fn new(config: &DecoderConfig, seed: u64, device: &Device) -> Self {
+        Self::of(&config.parts(), seed, device)
+    }
+
+    /// The same of any parts.
+    pub fn of(parts: &DecoderParts, seed: u64, device: &Device) -> Self {
         let init = &mut Initializer::new(seed, 0.02, device);
-        let trunk = TrunkConfig {
-            width: config.width,
-            heads: config.heads,
-            shifted_heads: config.shifted_heads,
-            feed_forward: config.feed_forward,
-            blocks: config.blocks,
-            rotary: config.position_encoding.base(),
-            norm: NormPlacement::Before,
-            norm_eps: 1e-5,
-        };
+        let (trunk, width, vocabulary) = (&parts.trunk, parts.trunk.attention.width, parts.vocabulary);
         Self {
-            tokens: Embedding::new(config.vocabulary, config.width, init),
-            positions: match config.position_encoding {
-                PositionEncoding::Learned => Some(Embedding::new(config.positions, config.width, init)),
-                PositionEncoding::Rotary { .. } => None,
-            },
-            trunk: Trunk::new(&trunk, init),
-            norm: LayerNorm::new(config.width, 1e-5, init),
-            output: Linear::new(config.width, config.vocabulary, false, init),
-            estimate: config.self_conditioning.then(|| Linear::new(config.width, config.width, false, init)),
-            blocks: config.blocks,
-            longest: config.positions,
-            shifted_canvas: config.shifted_canvas,
+            tokens: Embedding::new(vocabulary, width, init),
+            positions: parts.has_position_table.then(|| Embedding::new(parts.longest, width, init)),
+            trunk: Trunk::new(trunk, init),
+            norm: Norm::new(trunk.norm, width, trunk.norm_eps, init),
+            output: (!parts.is_tied).then(|| Linear::new(width, vocabulary, false, init)),
+            estimate: parts.self_conditioning.then(|| Linear::new(width, width, false, init)),
+            blocks: trunk.blocks,
+            longest: parts.longest,
+            shifted_canvas: parts.shifted_canvas,
+            embedding_scale: parts.embedding_scale,
         }
+    }
+
+    /// What tokens' vectors are multiplied by on their way in.
+    pub fn embedding_scale(&self) -> Option<f32> {
+        self.embedding_scale
+    }
+
+    /// What the last norm gives to logits, `[N, D]` → `[N, V]`.
+    pub fn project(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        match &self.output {
+            Some(output) => output.forward(x, pass),
+            None => ops::linear(x, self.output_weight(), None, None, pass.precision()),
+        }
+    }
+
+    /// `[V, D]`, as it enters the product.
+    fn output_weight(&self) -> Tensor<2> {
+        self.output.as_ref().map_or_else(|| self.tokens.weight.val(), Linear::used_weight)
     }
 
     /// See [`DecoderConfig::shifted_canvas`].
@@ -240,7 +309,7 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::hidden`].
     pub fn logits(&self, ids: &[u32], rows: usize, mask: &Mask, pass: &Pass) -> Result<Tensor<2>, ModelError> {
-        Ok(self.output.forward(self.hidden(ids, rows, mask, None, pass)?, pass)) // [B·L, V]
+        Ok(self.project(self.hidden(ids, rows, mask, None, pass)?, pass)) // [B·L, V]
     }
 
     /// The mean loss of predicting `targets` `[B·L]`, over `normalizer` of them.
@@ -280,7 +349,8 @@ impl Decoder {
         if length > self.longest {
             return Err(ModelError::TooLong { length, positions: self.longest });
         }
-        let mut x = self.tokens.forward(ids, pass); // [B·L, D]
+        let x = self.tokens.forward(ids, pass); // [B·L, D]
+        let mut x = self.embedding_scale.map_or(x.clone(), |scale| x * scale);
         if let Some(table) = &self.positions {
             let positions: Vec<u32> = (0..rows).flat_map(|_| 0..length as u32).collect();
             x = x + table.forward(&positions, pass);
@@ -303,7 +373,7 @@ impl Decoder {
         normalizer: f32,
         pass: &Pass,
     ) -> Result<Tensor<1>, ModelError> {
-        Ok(ops::linear_cross_entropy(x, self.output.used_weight(), targets, normalizer, pass.precision())?)
+        Ok(ops::linear_cross_entropy(x, self.output_weight(), targets, normalizer, pass.precision())?)
     }
 
     /// The same, and a token `[B·L]` drawn for each place that has a target.
@@ -318,7 +388,7 @@ impl Decoder {
         pass: &Pass,
         key: DrawKey,
     ) -> Result<(Tensor<1>, Vec<u32>), ModelError> {
-        let weight = self.output.used_weight();
+        let weight = self.output_weight();
         Ok(ops::linear_cross_entropy_drawing(x, weight, targets, normalizer, pass.precision(), key)?)
     }
 
@@ -331,7 +401,7 @@ impl Decoder {
         const PLACES: usize = 512;
         let table = self.tokens.weight.val().detach(); // [V, D]
         let parts = x.detach().split(PLACES, 0).into_iter().map(|x| {
-            let probabilities = softmax(self.output.forward(x, pass).detach(), 1); // [P, V]
+            let probabilities = softmax(self.project(x, pass).detach(), 1); // [P, V]
             probabilities.matmul(table.clone()) // [P, D]
         });
         Tensor::cat(parts.collect(), 0)
@@ -345,13 +415,7 @@ impl Decoder {
     /// Another architecture, sizes that are not those of the tensors, a tensor that is missing or damaged.
     pub fn open(checkpoint: &Checkpoint, device: &Device) -> Result<(Self, DecoderConfig), ModelError> {
         let config = DecoderConfig::read(checkpoint.config())?;
-        let bytes: u128 = checkpoint.tensors().map(|tensor| u128::from(tensor.bytes)).sum();
-        // Told before memory is taken; two bits a weight are the fewest.
-        if config.parameters() > bytes.saturating_mul(4) {
-            let reason =
-                format!("sizes make {} parameters, the checkpoint's tensors have {bytes} bytes", config.parameters());
-            return Err(checkpoint.config().invalid("hidden_size", reason).into());
-        }
+        config.parts().check(checkpoint)?;
         Ok((load(Self::new(&config, 0, device), checkpoint)?.0, config))
     }
 }
@@ -376,12 +440,14 @@ impl Checkpointed for Decoder {
     fn matrices_mut(&mut self) -> Vec<Matrix<'_>> {
         let blocks = self.trunk.blocks.iter_mut().enumerate();
         let of_blocks = blocks.flat_map(|(block, layers)| {
-            layers.linears_mut().map(|(path, linear)| Matrix {
+            layers.linears_mut().map(move |(path, linear)| Matrix {
                 name: format!("trunk.blocks.{block}.{path}.weight"),
                 block: Some(block),
                 linear,
             })
         });
-        of_blocks.chain([Matrix { name: "head.output.weight".into(), block: None, linear: &mut self.output }]).collect()
+        let output = self.output.as_mut();
+        let output = output.map(|linear| Matrix { name: "head.output.weight".into(), block: None, linear });
+        of_blocks.chain(output).collect()
     }
 }

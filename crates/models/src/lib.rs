@@ -11,6 +11,7 @@ pub mod load;
 pub mod objective;
 pub mod parameters;
 mod pass;
+pub mod published;
 pub mod resnet;
 pub mod taps;
 pub mod trunk;

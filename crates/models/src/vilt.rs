@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::checkpoint::Config;
 use crate::classifier::{Checkpointed, Classifier, Matrix};
 use crate::error::ModelError;
-use crate::layer::{Embedding, Initializer, LayerNorm, Linear};
+use crate::layer::{Embedding, Initializer, Linear, Norm};
 use crate::pass::Pass;
-use crate::trunk::{NormPlacement, Trunk, TrunkConfig};
+use crate::trunk::{Trunk, TrunkConfig};
 
 /// Colour channels of a picture.
 const CHANNELS: usize = 3;
@@ -120,7 +120,7 @@ pub struct ViltEmbeddings {
 pub struct Vilt {
     embeddings: ViltEmbeddings,
     trunk: Trunk,
-    norm: LayerNorm,
+    norm: Norm,
     pooler: Linear,
     classifier: Linear,
     #[module(skip)]
@@ -131,16 +131,7 @@ impl Vilt {
     /// Fresh weights on `device`.
     pub fn new(config: &ViltConfig, seed: u64, device: &Device) -> Self {
         let init = &mut Initializer::new(seed, 0.05, device);
-        let trunk = TrunkConfig {
-            width: config.width,
-            heads: config.heads,
-            shifted_heads: 0,
-            feed_forward: config.feed_forward,
-            blocks: config.blocks,
-            rotary: None,
-            norm: NormPlacement::Before,
-            norm_eps: 1e-5,
-        };
+        let trunk = TrunkConfig::new(config.width, config.heads, config.feed_forward, config.blocks);
         Self {
             embeddings: ViltEmbeddings {
                 word: Embedding::new(config.vocabulary, config.width, init),
@@ -149,7 +140,7 @@ impl Vilt {
                 patch_position: Embedding::new(config.patches(), config.width, init),
             },
             trunk: Trunk::new(&trunk, init),
-            norm: LayerNorm::new(config.width, 1e-5, init),
+            norm: Norm::layer(config.width, 1e-5, init),
             pooler: Linear::new(config.width, config.width, true, init),
             classifier: Linear::new(config.width, config.labels.len(), true, init),
             sizes: [config.image, config.patch, config.blocks],

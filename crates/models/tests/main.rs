@@ -3,6 +3,7 @@
 mod bert;
 mod checkpoint;
 mod objective;
+mod published;
 #[cfg(feature = "real-data")]
 mod real_data;
 mod resnet;

@@ -131,7 +131,7 @@ fn recipe(seed: u64) -> Recipe {
 fn gallery(run: &Run, source: &ViltSource, seed: u64) -> anyhow::Result<ImageGallery> {
     let mut shown = run.examples.test.rows();
     shown.truncate(SHOWN);
-    let pad_id = run.examples.tokenizer.pad_id();
+    let pad_id = run.examples.tokenizer.pad_id()?;
     let said = |stage: &str| -> anyhow::Result<Vec<u32>> {
         let folder = run.folder.path().join(format!("seed{seed}/{stage}/model"));
         Ok(predictions(&reload(source, &folder, run.device)?, &shown, pad_id))

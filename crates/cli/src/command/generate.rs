@@ -17,8 +17,9 @@ use lapidary_decode::{KvCache, PackedDecoder, Positions, SpeculativeOptions, gen
 use lapidary_kernels::choice::{Choice, choose};
 use lapidary_kernels::precision::Precision;
 use lapidary_kernels::rng::Stream;
-use lapidary_models::checkpoint::Checkpoint;
-use lapidary_models::decoder::Decoder;
+use lapidary_models::checkpoint::{Checkpoint, Config};
+use lapidary_models::decoder::DecoderConfig;
+use lapidary_models::published;
 use serde::Serialize;
 
 use super::Options;
@@ -165,7 +166,11 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         }
     }
     let checkpoint = Checkpoint::open(&args.model)?;
-    let objective: Option<ObjectiveName> = checkpoint.config().optional_struct(OBJECTIVE)?;
+    let is_own = checkpoint.config().optional_str("model_type")? == Some(DecoderConfig::MODEL_TYPE);
+    let objective = match is_own {
+        true => checkpoint.config().optional_struct::<ObjectiveName>(OBJECTIVE)?,
+        false => Some(ObjectiveName::Autoregressive),
+    };
     let verified = args.decode == Decode::Parallel && args.accept == AcceptRule::Verified;
     if verified {
         args.check_verified()?;
@@ -186,35 +191,34 @@ pub fn run(args: &Args, options: &Options, device: &Device) -> anyhow::Result<()
         .into());
     }
     let task: Option<TaskForm> = checkpoint.config().optional_struct(TASK)?;
-    let (decoder, config) = Decoder::open(&checkpoint, device)?;
+    let decoder = published::open(&checkpoint, device)?;
     let tokenizer = Tokenizer::load(&args.model)?;
+    // Other people's models have rows to spare, or tokens for what they do not read.
     anyhow::ensure!(
-        tokenizer.vocab_size() == config.vocabulary,
+        !is_own || tokenizer.vocab_size() == decoder.vocabulary(),
         "{}: the tokenizer has {} tokens, the model {}: they do not belong together",
         args.model.display(),
         tokenizer.vocab_size(),
-        config.vocabulary
+        decoder.vocabulary()
     );
-    let marks = Marks::of(&tokenizer)?;
-    let prompt = match &task {
-        Some(task) => marks.asked(&task.form.of(args.prompt.clone()), &tokenizer, usize::MAX)?.prompt,
-        None => marks.begun(&args.prompt, &tokenizer)?,
+    let Asking { prompt, begins, ends, ending } = match is_own {
+        true => Asking::own(args, task.as_ref(), &tokenizer)?,
+        false => Asking::published(args, &checkpoint, &tokenizer)?,
     };
     let tokens = args.tokens.map_or_else(|| task.as_ref().map_or(TOKENS, |task| task.canvas), NonZeroUsize::get);
     let all = tokens.saturating_mul(args.blocks.get());
-    if prompt.len().saturating_add(all) > config.positions {
+    if prompt.len().saturating_add(all) > decoder.longest() {
         return Err(Usage::new(format!(
             "a prompt of {} tokens and {all} more do not fit into the model's {} positions: shorten the prompt or lower \
              --tokens or --blocks",
             prompt.len(),
-            config.positions
+            decoder.longest()
         ))
         .into());
     }
     let packed = PackedDecoder::new(&decoder, args.precision)?;
-    let begins = task.is_none().then_some(args.prompt.as_str());
     let seed = options.seed.unwrap_or(0);
-    let writer = Writer { args, seed, packed, tokenizer, marks, prompt, tokens, begins };
+    let writer = Writer { args, seed, packed, tokenizer, prompt, tokens, begins, ends, ending };
     let generated = match args.decode {
         Decode::Autoregressive => writer.one_by_one()?,
         Decode::Speculative => writer.speculative()?,
@@ -242,11 +246,85 @@ struct Writer<'a> {
     seed: u64,
     packed: PackedDecoder,
     tokenizer: Tokenizer,
-    marks: Marks,
     prompt: Vec<u32>,
     tokens: usize,
-    /// What is printed before what is written; `None` for a text of a task.
-    begins: Option<&'a str>,
+    begins: Begins<'a>,
+    /// Tokens behind which there is no text.
+    ends: Vec<u32>,
+    /// Of canvases.
+    ending: Ending,
+}
+
+/// What is printed before what is written.
+enum Begins<'a> {
+    /// Nothing: it is the text of a task.
+    Nothing,
+    /// The prompt as it was given.
+    Prompt(&'a str),
+    /// The prompt as the tokenizer gives it back, since the first token written may say whether there is a space before it.
+    Tokens,
+}
+
+/// What a model is asked, and how it says that it is done.
+struct Asking<'a> {
+    prompt: Vec<u32>,
+    begins: Begins<'a>,
+    ends: Vec<u32>,
+    ending: Ending,
+}
+
+impl<'a> Asking<'a> {
+    /// A model that the product has trained.
+    fn own(args: &'a Args, task: Option<&TaskForm>, tokenizer: &Tokenizer) -> anyhow::Result<Self> {
+        let marks = Marks::of(tokenizer)?;
+        let (prompt, begins) = match task {
+            Some(task) => {
+                let asked = marks.asked(&task.form.of(args.prompt.clone()), tokenizer, usize::MAX)?;
+                (asked.prompt, Begins::Nothing)
+            }
+            None => (marks.begun(&args.prompt, tokenizer)?, Begins::Prompt(&args.prompt)),
+        };
+        let ending = Ending { end: marks.end, padding: marks.padding };
+        Ok(Self { prompt, begins, ends: vec![marks.end, marks.padding], ending })
+    }
+
+    /// Somebody else's: its files name the tokens of beginning and end.
+    fn published(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> anyhow::Result<Self> {
+        let path = args.model.join("generation_config.json");
+        let generation = if path.exists() { Some(Config::read(&path)?) } else { None };
+        let named = |key: &str| -> anyhow::Result<Vec<u32>> {
+            for config in generation.iter().chain([checkpoint.config()]) {
+                if let Some(ids) = config.optional_struct::<TokenIds>(key)? {
+                    return Ok(ids.into());
+                }
+            }
+            Ok(Vec::new())
+        };
+        let ends = named("eos_token_id")?;
+        let mut prompt: Vec<u32> = named("bos_token_id")?.into_iter().take(1).collect();
+        prompt.extend(tokenizer.encode_text(&args.prompt)?);
+        anyhow::ensure!(!prompt.is_empty(), "this model names no token that a text begins with: give a --prompt");
+        // Canvases are not for models that have not learned them.
+        let end = ends.first().copied().unwrap_or(u32::MAX);
+        Ok(Self { prompt, begins: Begins::Tokens, ends, ending: Ending { end, padding: end } })
+    }
+}
+
+/// One token or several, as `transformers` writes them.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum TokenIds {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl From<TokenIds> for Vec<u32> {
+    fn from(ids: TokenIds) -> Self {
+        match ids {
+            TokenIds::One(id) => vec![id],
+            TokenIds::Several(ids) => ids,
+        }
+    }
 }
 
 impl Writer<'_> {
@@ -345,7 +423,7 @@ impl Writer<'_> {
 
     fn verified(&self, seed: u64) -> VerifiedOptions {
         let (passes, temperature) = (self.args.steps.get(), self.args.temperature);
-        VerifiedOptions { canvas: self.tokens, passes, temperature, ending: self.ending(), seed }
+        VerifiedOptions { canvas: self.tokens, passes, temperature, ending: self.ending, seed }
     }
 
     fn watch(&self, canvas: &Canvas) {
@@ -356,16 +434,12 @@ impl Writer<'_> {
 
     fn length(&self) -> Length {
         // Texts of a task have been seen to end.
-        let rule = if self.begins.is_none() { LengthRule::Expected } else { LengthRule::Written };
-        self.args.length.unwrap_or(rule).of(self.ending())
-    }
-
-    fn ending(&self) -> Ending {
-        Ending { end: self.marks.end, padding: self.marks.padding }
+        let rule = if matches!(self.begins, Begins::Nothing) { LengthRule::Expected } else { LengthRule::Written };
+        self.args.length.unwrap_or(rule).of(self.ending)
     }
 
     fn ends(&self, token: u32) -> bool {
-        token == self.marks.end || token == self.marks.padding
+        self.ends.contains(&token)
     }
 
     /// Takes the likeliest token or draws one, until the text ends.
@@ -392,12 +466,13 @@ impl Writer<'_> {
 
     fn finished(&self, tokens: &[u32], passes: usize, begun: Instant) -> anyhow::Result<Generated> {
         let seconds = begun.elapsed().as_secs_f64();
-        let text = self.tokenizer.decode(tokens)?;
+        let text = |tokens: &[u32]| self.tokenizer.decode(tokens);
         Ok(Generated {
             text: match self.begins {
-                Some(begins) => format!("{begins}{text}"),
+                Begins::Prompt(begins) => format!("{begins}{}", text(tokens)?),
+                Begins::Tokens => text(&[&self.prompt, tokens].concat())?,
                 // It begins with the space before its first word.
-                None => text.trim_start().to_owned(),
+                Begins::Nothing => text(tokens)?.trim_start().to_owned(),
             },
             prompt_tokens: self.prompt.len(),
             tokens: tokens.len(),

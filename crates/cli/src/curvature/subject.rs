@@ -121,7 +121,7 @@ impl Classified {
             order,
             rows,
             noun,
-            pad_id: tokenizer.pad_id(),
+            pad_id: tokenizer.pad_id()?,
             examples: amounts.examples.unwrap_or(many[0]),
             samples: (amounts.samples, amounts.layer_examples.unwrap_or(many[1])),
             batch_size: amounts.batch_size.unwrap_or(batch_size),

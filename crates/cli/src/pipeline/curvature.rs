@@ -47,13 +47,13 @@ pub fn curvature<S: ModelSource>(
     let model = reload(source, &finetuned.folder, &run.device.clone().autodiff())?;
     let plain = model.valid();
     let blocks = plain.blocks();
-    let samples = samples(run, seed);
+    let (samples, pad_id) = (samples(run, seed), run.examples.tokenizer.pad_id()?);
     let blocks = Blocks {
         model: &model,
         blocks,
         path: &S::Model::block_path,
         samples: samples.len(),
-        problem: &|sample| Ok(ClassifiedExamples::new(batches(&samples[sample], settings.batch_size, run))),
+        problem: &|sample| Ok(ClassifiedExamples::new(batches(&samples[sample], settings.batch_size, pad_id))),
         advance: &|problem: &mut ClassifiedExamples, block| problem.advance(&plain, block),
     };
     let (measured, seconds) = blocks.measure(&Measuring {
@@ -90,6 +90,6 @@ fn samples<'a>(run: &Run<'a>, seed: u64) -> Vec<Vec<&'a Encoded>> {
         .collect()
 }
 
-fn batches(rows: &[&Encoded], batch_size: usize, run: &Run) -> Vec<Batch> {
-    rows.chunks(batch_size.max(1)).map(|rows| Batch::collate(rows, run.examples.tokenizer.pad_id())).collect()
+fn batches(rows: &[&Encoded], batch_size: usize, pad_id: u32) -> Vec<Batch> {
+    rows.chunks(batch_size.max(1)).map(|rows| Batch::collate(rows, pad_id)).collect()
 }

@@ -125,7 +125,7 @@ pub fn cut_variant<S: ModelSource>(
     let batches = EpochBatches::new(
         &run.examples.train,
         BatchOptions { batch_size, bucket_batches, seed: order },
-        run.examples.tokenizer.pad_id(),
+        run.examples.tokenizer.pad_id()?,
     )?;
     let steps = variant.steps as u64;
     let evaluate_every = (steps / 4).max(1);

@@ -86,7 +86,7 @@ impl Scored {
 /// # Errors
 /// Logits that are not finite, a part without examples.
 pub fn score<M: Classifier>(model: &M, part: &Part, run: &Run) -> anyhow::Result<Scored> {
-    let (rows, pad_id) = (part.rows(), run.examples.tokenizer.pad_id());
+    let (rows, pad_id) = (part.rows(), run.examples.tokenizer.pad_id()?);
     match part {
         Part::Classes { rows: examples, .. } => {
             let labels: Vec<u32> = examples.iter().filter_map(|example| example.target.class()).collect();

@@ -76,7 +76,7 @@ pub fn finetune<S: ModelSource>(run: &Run, source: &S, seed: u64) -> anyhow::Res
     stage.begin()?;
 
     let (model, unshared) = source.build(seed, &run.device.clone().autodiff())?;
-    let pad_id = run.examples.tokenizer.pad_id();
+    let pad_id = run.examples.tokenizer.pad_id()?;
     let accumulate = settings.accumulate;
     let options = BatchOptions {
         batch_size: NonZeroUsize::new(settings.batch_size / accumulate).context("finetune.batch_size is 0")?,

@@ -72,6 +72,9 @@ pub enum TokenizerError {
     /// A tag that is not one of the task's.
     #[error(transparent)]
     Tag(TagError),
+    /// Texts of unlike lengths make no batch.
+    #[error("the tokenizer has no padding token ({} or {}), which batches are filled up with", PAD_TOKENS[0], PAD_TOKENS[1])]
+    NoPadding,
     /// The text cannot be written in this vocabulary.
     #[error("cannot tokenize {text:?}: {what}")]
     Encode { text: String, what: String },
@@ -130,7 +133,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     plain: PlainText,
     file: Vec<u8>,
-    pad_id: u32,
+    pad_id: Option<u32>,
     vocab_size: usize,
 }
 
@@ -138,7 +141,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json` from a checkpoint folder.
     ///
     /// # Errors
-    /// When the file is missing, larger than [`MAX_FILE_BYTES`] or no tokenizer, or names no padding token.
+    /// When the file is missing, larger than [`MAX_FILE_BYTES`] or no tokenizer.
     pub fn load(folder: &Path) -> Result<Tokenizer, TokenizerError> {
         let path = folder.join(FILE_NAME);
         let failed = |cause| TokenizerError::Read { path: path.clone(), cause };
@@ -209,10 +212,8 @@ impl Tokenizer {
         let json: Value = serde_json::from_slice(&file).map_err(|cause| cause.to_string())?;
         check_templates(&json["post_processor"])?;
         let padding = inner.get_padding().map(|padding| padding.pad_id);
-        let pad_id = padding
-            .or_else(|| PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token)))
-            .ok_or_else(|| format!("it has no padding token ({} or {})", PAD_TOKENS[0], PAD_TOKENS[1]))?;
-        if inner.id_to_token(pad_id).is_none() {
+        let pad_id = padding.or_else(|| PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token)));
+        if let Some(pad_id) = pad_id.filter(|id| inner.id_to_token(*id).is_none()) {
             return Err(format!("its padding id {pad_id} is not in its vocabulary"));
         }
         inner.with_padding(None).with_truncation(None).map_err(|cause| cause.to_string())?;
@@ -229,8 +230,11 @@ impl Tokenizer {
     }
 
     /// The id that fills the rows of a batch.
-    pub fn pad_id(&self) -> u32 {
-        self.pad_id
+    ///
+    /// # Errors
+    /// There is none, as of models that only write.
+    pub fn pad_id(&self) -> Result<u32, TokenizerError> {
+        self.pad_id.ok_or(TokenizerError::NoPadding)
     }
 
     /// One more than the largest id: the rows that a model's embedding needs at least.
@@ -428,7 +432,7 @@ mod tests {
         let tokens = tokenizer.tokens("red  circle", Some("a purple one"), 16).unwrap();
         assert_eq!(tokens.ids, [2, 5, 6, 3, 4, 1, 8, 3]);
         assert_eq!(tokens.types, [0, 0, 0, 0, 1, 1, 1, 1]);
-        assert_eq!((tokenizer.pad_id(), tokenizer.vocab_size(), tokenizer.id("circle")), (0, 9, Some(6)));
+        assert_eq!((tokenizer.pad_id().unwrap(), tokenizer.vocab_size(), tokenizer.id("circle")), (0, 9, Some(6)));
         assert_eq!(tokenizer.decode(&tokens.ids).unwrap(), "red circle a one");
     }
 
@@ -500,7 +504,7 @@ mod tests {
                                  "pad_id": 1, "pad_type_id": 0, "pad_token": "[UNK]"});
         let tokenizer = load(json.to_string().as_bytes()).unwrap();
         assert_eq!(tokenizer.tokens("a red circle", None, 9).unwrap().ids, [2, 4, 5, 6, 3]);
-        assert_eq!(tokenizer.pad_id(), 1, "the file's own padding id");
+        assert_eq!(tokenizer.pad_id().unwrap(), 1, "the file's own padding id");
         assert_eq!(tokenizer.file, json.to_string().as_bytes());
     }
 
@@ -601,12 +605,12 @@ mod tests {
     }
 
     #[test]
-    fn a_padding_token_is_needed() {
+    fn a_padding_token_is_needed_for_batches() {
         let mut json: Value = serde_json::from_slice(&words().file).unwrap();
         json["added_tokens"] = json!([]);
         json["model"]["vocab"] = json!({"[UNK]": 1, "[CLS]": 2, "[SEP]": 3});
-        let message = load(json.to_string().as_bytes()).unwrap_err();
-        assert!(message.contains("it has no padding token"), "{message}");
+        let message = load(json.to_string().as_bytes()).unwrap().pad_id().unwrap_err().to_string();
+        assert!(message.contains("has no padding token ([PAD] or <pad>)"), "{message}");
         json["padding"] = json!({"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null,
                                  "pad_id": 9, "pad_type_id": 0, "pad_token": "[PAD]"});
         let message = load(json.to_string().as_bytes()).unwrap_err();

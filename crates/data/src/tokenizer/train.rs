@@ -326,7 +326,7 @@ mod tests {
         for tokenizer in both(330) {
             assert_eq!(tokenizer.vocab_size(), 330);
             assert_eq!(SPECIAL.map(|token| tokenizer.id(token)), [Some(0), Some(1), Some(2), Some(3)]);
-            assert_eq!(tokenizer.pad_id(), 0);
+            assert_eq!(tokenizer.pad_id().unwrap(), 0);
             let (sample, bytes) = (&text(31)[30], text(31)[30].len());
             let ids = tokenizer.encode_text(sample).unwrap();
             assert!(ids.len() * 2 < bytes, "{} tokens for {bytes} bytes: nothing was learned", ids.len());

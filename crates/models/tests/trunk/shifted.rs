@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use lapidary_kernels::mask::Mask;
 use lapidary_models::Pass;
-use lapidary_models::layer::{Attention, Initializer};
+use lapidary_models::layer::{Attention, AttentionConfig, Initializer};
 
 use super::values;
 
@@ -36,12 +36,16 @@ fn dense([q, k, v]: [&[f32]; 3], length: usize, shifted: usize) -> Vec<f64> {
     out
 }
 
+fn attention(shifted: usize, device: &Device) -> Attention {
+    let config = AttentionConfig { shifted, ..AttentionConfig::new(WIDTH, HEADS) };
+    Attention::new(&config, &mut Initializer::new(5, 0.4, device))
+}
+
 #[test]
 fn they_are_attention_over_shifted_keys() {
     let (device, pass) = (Device::flex(), Pass::evaluation());
     for (shifted, rows, length) in [(0, 2, 7), (1, 2, 7), (2, 1, 9), (3, 3, 5), (2, 4, 1)] {
-        let attention = Attention::new(WIDTH, HEADS, None, &mut Initializer::new(5, 0.4, &device)).shifting(shifted);
-        assert_eq!(attention.shifted(), shifted);
+        let attention = attention(shifted, &device);
         let x: Vec<f32> = (0..rows * length * WIDTH).map(|i| (i as f32 * 0.7).sin()).collect();
         let x = Tensor::<2>::from_data(TensorData::new(x, [rows * length, WIDTH]), &device);
         let inputs =
@@ -58,7 +62,7 @@ fn they_are_attention_over_shifted_keys() {
 #[test]
 fn gradients_reach_the_keys_of_the_tokens_before() {
     let (device, pass) = (Device::flex().autodiff(), Pass::evaluation());
-    let attention = Attention::new(WIDTH, HEADS, None, &mut Initializer::new(5, 0.4, &device)).shifting(2);
+    let attention = attention(2, &device);
     let x = |moved: f32| {
         let numbers = (0..6 * WIDTH).map(|i| (i as f32 * 0.7).sin() + if i == 17 { moved } else { 0.0 }).collect();
         Tensor::<2>::from_data(TensorData::new(numbers, [6, WIDTH]), &device)
